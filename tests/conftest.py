@@ -1,0 +1,30 @@
+"""Fixtures and hypothesis settings shared by all tests."""
+
+from __future__ import annotations
+
+import os
+import secrets
+
+import hypothesis
+import numpy as np
+import pytest
+
+# A fresh machine is slow at its first call: time is no test here.
+hypothesis.settings.register_profile(
+    "xent", deadline=None, print_blob=True, suppress_health_check=[hypothesis.HealthCheck.too_slow]
+)
+hypothesis.settings.load_profile("xent")
+
+
+@pytest.fixture
+def seed() -> int:
+    """A fresh seed, printed when the test fails; XENT_SEED=... repeats a run."""
+    drawn = int(os.environ.get("XENT_SEED", secrets.randbits(32)))
+    print(f"XENT_SEED={drawn}")
+    return drawn
+
+
+@pytest.fixture
+def rng(seed: int) -> np.random.Generator:
+    """A NumPy generator from the test's fresh seed."""
+    return np.random.default_rng(seed)
