@@ -1,0 +1,75 @@
+"""Where a call runs, by the array's type, and the way of every loss from rows to its result.
+
+A backend is a module: `apply` runs an op (with derivatives, where the library has them), `coded`
+checks class indices, `result_dtype` is the dtype of a loss, `quiet` surrounds a computation and
+`untracked` one that the library's own differentiation must not see. A library that the user has not
+imported is not imported here.
+"""
+
+from __future__ import annotations
+
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+from xent import reduction
+from xent.inputs import Rows, normalizer, upstream_rows
+from xent.ops import Loss
+from xent.spec import Plan, Spec
+
+
+def backend_of(array: Any) -> ModuleType:
+    """`backends.torch` for a torch tensor, `backends.numpy` for every other array."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        from xent.backends import torch as backend
+    else:
+        from xent.backends import numpy as backend
+    return backend
+
+
+def run(loss: Loss, rows: Rows, spec: Spec, plan: Plan | None) -> Any:
+    """The loss of rows, reduced; differentiable where the array's library is."""
+    backend = backend_of(rows.logits)
+    rows = backend.coded(rows, spec, plan)
+    outputs = backend.apply(loss.op(spec), rows.arrays, plan)
+    with backend.quiet():
+        return _reduce(loss, outputs, rows, spec, backend)[0]
+
+
+def run_vjp(
+    loss: Loss, rows: Rows, spec: Spec, plan: Plan | None
+) -> tuple[Any, Callable[..., Any]]:
+    """The reduced loss, and the function from its cotangent to that of the logits."""
+    from xent.backends import numpy as reference
+
+    backend = backend_of(rows.logits)
+    with backend.untracked():
+        rows = backend.coded(rows, spec, plan)
+        op, xp = loss.op(spec), rows.xp
+        result = reference.forward(op, rows.arrays, plan)
+        value, weight, divisor = _reduce(loss, result.outputs, rows, spec, backend)
+
+    def vjp(upstream: Any = 1.0) -> Any:
+        given = upstream_rows(spec, upstream, rows)
+        with backend.untracked():
+            by_output = loss.partials(xp, result.outputs, weight, spec)
+            scale = reduction.row_scale(xp, given, divisor, weight)
+            cotangents = tuple(None if d is None else scale * d for d in by_output)
+            return rows.spread(reference.vjp(op, rows.arrays, result, cotangents, plan))
+
+    return value, vjp
+
+
+def _reduce(
+    loss: Loss, outputs: tuple, rows: Rows, spec: Spec, backend: ModuleType
+) -> tuple[Any, Any, Any]:
+    """The result, and the row weights and the denominator that made it."""
+    xp = rows.xp
+    weight = reduction.row_weight(xp, rows)
+    explicit = normalizer(spec.function, spec.normalizer, rows.logits)
+    divisor = reduction.denominator(xp, rows, weight, spec.reduction, explicit)
+    value = reduction.reduce(xp, loss.value(outputs, weight, spec), divisor, spec.reduction)
+    shape = rows.shape if value.ndim else ()
+    return xp.astype(xp.reshape(value, shape), backend.result_dtype(rows))[()], weight, divisor

@@ -1,0 +1,166 @@
+"""Runs ops on torch tensors under autograd: the one place that knows torch's derivatives.
+
+`_Apply` is an op as an autograd.Function: reverse mode and forward mode by the op's own vjp and
+jvp, vmap by folding the mapped axis into the rows. Where a derivative may itself be differentiated
+(create_graph, torch.func, forward over reverse), vjp and jvp run as ordinary tensor operations on
+statistics computed anew, so that torch differentiates them, to any order. torch.compile and
+torch.export trace `_Traced`, the same without jvp, which dynamo refuses: forward mode raises there.
+"""
+
+from __future__ import annotations
+
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+import array_api_compat.torch as xp
+import torch
+from torch.autograd import forward_ad
+
+from xent.inputs import Rows, no_weight_gradient, target_codes
+from xent.ops import Op, Result
+from xent.ops.blocks import BLOCK_BYTES, Blocks
+from xent.spec import Plan, Spec
+
+
+def apply(op: Op, arrays: tuple, plan: Plan | None) -> tuple:
+    """The outputs of an op, differentiable."""
+    if torch.compiler.is_compiling():
+        # One block: the compiler fuses the operations and needs no loop unrolled before it.
+        outputs = _Traced.apply(op, Blocks(None), *arrays)
+    else:
+        size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
+        outputs = _Apply.apply(op, Blocks(size), *arrays)
+    return outputs[: op.outputs]
+
+
+def quiet() -> AbstractContextManager:
+    """Nothing to silence: torch warns of no overflow."""
+    return nullcontext()
+
+
+def untracked() -> AbstractContextManager:
+    """A computation that autograd does not see."""
+    return torch.no_grad()
+
+
+def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
+    """Class indices replaced by codes, checked on a CPU or where the plan asks for it."""
+    if not rows.indexed:
+        return rows
+    if rows.weight is not None and rows.weight.requires_grad and torch.is_grad_enabled():
+        no_weight_gradient(spec.function)
+    asked = None if plan is None else plan.check_targets
+    if torch.compiler.is_compiling() or asked is False:
+        return rows.coded(spec, check=False)
+    target = _unwrapped(rows.target)
+    readable = type(target) is torch.Tensor and target.device.type != "meta"
+    if not readable or (asked is None and target.device.type != "cpu"):
+        return rows.coded(spec, check=False)
+    if target is rows.target:
+        return rows.coded(spec)
+    target_codes(xp, target, rows.logits.shape[-1], spec, tuple(target.shape))
+    return rows.coded(spec, check=False)
+
+
+def result_dtype(rows: Rows) -> torch.dtype:
+    """The dtype of a loss: float32 where autocast would have cast half-precision logits."""
+    half = rows.dtype in (torch.float16, torch.bfloat16)
+    if half and torch.is_autocast_enabled(rows.logits.device.type):
+        return torch.float32
+    return rows.dtype
+
+
+class _Traced(torch.autograd.Function):
+    """An op under autograd."""
+
+    @staticmethod
+    def forward(op: Op, blocks: Blocks, *arrays: Any) -> Any:
+        result = op.forward(xp, arrays, blocks)
+        return (*result.outputs, *result.residuals)
+
+    @staticmethod
+    def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
+        op, blocks, *arrays = inputs
+        residuals = output[op.outputs :]
+        ctx.op, ctx.blocks, ctx.count = op, blocks, len(arrays)
+        ctx.save_for_backward(*arrays, *output)
+        ctx.save_for_forward(*arrays, *output)
+        ctx.mark_non_differentiable(*(r for r in residuals if r is not None))
+        ctx.set_materialize_grads(False)
+
+    @staticmethod
+    def backward(ctx: Any, *cotangents: Any) -> tuple:
+        arrays, output = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        op = ctx.op
+        cotangents = cotangents[: op.outputs]
+        wanted = ctx.needs_input_grad[2:]
+        if all(c is None for c in cotangents):
+            return (None,) * (ctx.count + 2)
+        if _differentiated(*arrays, *cotangents):
+            result = op.forward(xp, arrays, ctx.blocks)
+            blocks = ctx.blocks
+        else:
+            result = Result(output[: op.outputs], output[op.outputs :])
+            blocks = Blocks(ctx.blocks.bytes, write=True)
+        return None, None, *op.vjp(xp, arrays, result, cotangents, wanted, blocks)
+
+
+class _Apply(_Traced):
+    """The same with forward mode and vmap."""
+
+    @staticmethod
+    def jvp(ctx: Any, _op: Any, _blocks: Any, *tangents: Any) -> tuple:
+        op, arrays = ctx.op, ctx.saved_tensors[: ctx.count]
+        result = op.forward(xp, arrays, ctx.blocks)
+        outputs = op.jvp(xp, arrays, result, tangents, ctx.blocks)
+        return (*outputs, *(None for _ in result.residuals))
+
+    @staticmethod
+    def vmap(info: Any, in_dims: tuple, op: Op, blocks: Blocks, *arrays: Any) -> tuple:
+        dims, size = in_dims[2:], info.batch_size
+        shared = [d is not None and not f for d, f in zip(dims, op.folds, strict=True)]
+        if any(shared):
+            each = [
+                _Apply.apply(op, blocks, *(_select(a, d, i) for a, d in zip(arrays, dims, strict=True)))
+                for i in range(size)
+            ]
+            outputs = tuple(None if c[0] is None else torch.stack(c) for c in zip(*each, strict=True))
+        else:
+            folded = (
+                _fold(a, d, size) if f else a for a, d, f in zip(arrays, dims, op.folds, strict=True)
+            )
+            flat = _Apply.apply(op, blocks, *folded)
+            outputs = tuple(
+                None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:]) for o in flat
+            )
+        return outputs, tuple(None if o is None else 0 for o in outputs)
+
+
+def _select(array: Any, dim: int | None, index: int) -> Any:
+    return array if array is None or dim is None else array.select(dim, index)
+
+
+def _fold(array: Any, dim: int | None, size: int) -> Any:
+    """Make the mapped axis part of the first."""
+    if array is None:
+        return None
+    array = array.expand(size, *array.shape) if dim is None else array.movedim(dim, 0)
+    return array.reshape(size * array.shape[1], *array.shape[2:])
+
+
+def _differentiated(*tensors: Any) -> bool:
+    """Whether someone may differentiate through what is computed from these tensors."""
+    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+        return True
+    return any(t is not None and _is_wrapped(t) for t in tensors)
+
+
+def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
+    """The tensor under the wrappers of torch.func, with every mapped axis."""
+    while _is_wrapped(tensor):
+        tensor = torch._C._functorch.get_unwrapped(tensor)
+    return tensor
+
+
+def _is_wrapped(tensor: torch.Tensor) -> bool:
+    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)

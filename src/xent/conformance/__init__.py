@@ -1,0 +1,1 @@
+"""What a right answer is, and how far from it another one lies."""

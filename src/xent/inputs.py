@@ -1,0 +1,285 @@
+"""Which arrays are legal, and the rows that ops and kernels see.
+
+Shapes and dtypes are checked from what an array says of itself, on every device. The values of
+class indices are checked by `target_codes`, where they can be read.
+"""
+
+from __future__ import annotations
+
+import sys
+from dataclasses import dataclass, replace
+from math import prod
+from numbers import Real
+from typing import Any
+
+import array_api_compat
+import numpy as np
+from array_api_compat import device
+
+from xent.errors import bad
+from xent.ops.exact import working_dtype
+from xent.ops.stats import IGNORED, INVALID
+from xent.spec import Spec
+
+FLOATS = ("float16", "bfloat16", "float32", "float64")
+INTEGERS = ("int8", "int16", "int32", "int64", "uint8", "uint16", "uint32", "uint64")
+FLOATING = "a floating dtype (float16, bfloat16, float32 or float64)"
+
+
+@dataclass(frozen=True)
+class Rows:
+    """Logits and target with the class axis last, and what is needed to give a result back."""
+
+    xp: Any  # the array namespace
+    logits: Any  # (N, D, V), a view where the layout in memory allows
+    target: Any  # (N, D) class indices or codes, (N, D, V) probabilities, or None
+    weight: Any  # (V,), or None
+    shape: tuple[int, ...]  # of a result per row
+    axis: int  # of the classes in the caller's logits
+    dtype: Any  # of the result
+    more: tuple = ()  # further arrays that the op takes
+
+    @property
+    def indexed(self) -> bool:
+        """Whether the target is class indices."""
+        return self.target is not None and self.target.ndim == 2
+
+    @property
+    def device(self) -> Any:
+        return device(self.logits)
+
+    @property
+    def work(self) -> Any:
+        """The dtype to compute in."""
+        return working_dtype(self.xp, self.logits)
+
+    @property
+    def arrays(self) -> tuple:
+        """What the op takes."""
+        return self.logits, self.target, self.weight, *self.more
+
+    def coded(self, spec: Spec, check: bool = True) -> Rows:
+        """The same rows with class indices replaced by codes, after checking them."""
+        if not self.indexed:
+            return self
+        classes = self.logits.shape[-1]
+        codes = target_codes(self.xp, self.target, classes, spec, self.shape if check else None)
+        return replace(self, target=codes)
+
+    def spread(self, entries: Any) -> Any:
+        """(N, D, V) -> the shape and the axes of the caller's logits."""
+        before, after = self.shape[: self.axis], self.shape[self.axis :]
+        moved = self.xp.permute_dims(entries, (0, 2, 1))
+        return self.xp.reshape(moved, (*before, entries.shape[-1], *after))
+
+
+def namespace(array: Any) -> Any:
+    """The array-API namespace of an array; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    if torch is not None and isinstance(array, torch.Tensor):
+        import array_api_compat.torch as xp
+
+        return xp
+    return array_api_compat.array_namespace(array)
+
+
+def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
+    """`value` as an array: itself, or a Python number or nested list made an array like `like`."""
+    if isinstance(value, (list, tuple, int, float)) and not isinstance(value, bool):
+        try:
+            made = np.asarray(value)
+        except ValueError:
+            raise bad(ValueError, function, name, "rows of unequal length", "an array") from None
+        if like is None:
+            made = made.astype(np.float64) if made.dtype.kind in "iuf" else made
+            return made if made.dtype.kind == "f" else _not_an_array(function, name, value)
+        if made.dtype.kind == "f":
+            return namespace(like).asarray(value, dtype=like.dtype, device=device(like))
+        if made.dtype.kind in "iu":
+            return namespace(like).asarray(value, device=device(like))
+        return _not_an_array(function, name, value)
+    if not array_api_compat.is_array_api_obj(value):
+        return _not_an_array(function, name, value)
+    if like is not None and namespace(value) is not namespace(like):
+        has, wanted = (f"type {_type_name(a)}" for a in (value, like))
+        raise bad(TypeError, function, name, has, f"{wanted[5:]}, as the logits")
+    if like is not None and device(value) != device(like):
+        has = f"device {device(value)}"
+        raise bad(ValueError, function, name, has, f"{device(like)}, as the logits")
+    return value
+
+
+def floating(function: str, name: str, array: Any) -> Any:
+    """`array`, whose dtype must be a floating one that xent knows."""
+    if dtype_name(array) not in FLOATS:
+        raise bad(TypeError, function, name, f"dtype {dtype_name(array)}", FLOATING)
+    return array
+
+
+def dtype_name(array: Any) -> str:
+    """The name of an array's dtype, whatever its library.
+
+    >>> dtype_name(np.zeros(2, dtype=np.float32))
+    'float32'
+    """
+    return str(array.dtype).rsplit(".", 1)[-1]
+
+
+def class_rows(logits: Any, target: Any, weight: Any, spec: Spec) -> Rows:
+    """Logits, a target of class indices or probabilities and class weights, as rows."""
+    function = spec.function
+    logits = floating(function, "logits", as_array(function, "logits", logits))
+    axis = class_axis(function, "logits", logits, spec.axis)
+    target = as_array(function, "target", target, logits)
+    soft = _is_probabilities(function, logits, target, axis, spec)
+    classes = logits.shape[axis]
+    if weight is not None:
+        weight = floating(function, "weight", as_array(function, "weight", weight, logits))
+        if tuple(weight.shape) != (classes,):
+            raise bad(ValueError, function, "weight", _shape(weight), f"({classes},)")
+    if soft and spec.ignore_index >= 0:
+        has = f"value {spec.ignore_index} with class probabilities"
+        raise bad(ValueError, function, "ignore_index", has, "a negative one, as none is ignored")
+    xp = namespace(logits)
+    dtype = logits.dtype
+    if soft:
+        dtype = xp.result_type(*(a.dtype for a in (logits, target, weight) if a is not None))
+    rows = rows_of(logits, axis, dtype)
+    lead = rows.logits.shape[:2]
+    moved = _class_last(xp, target, axis) if soft else xp.reshape(target, lead)
+    return replace(rows, target=moved, weight=weight)
+
+
+def rows_of(array: Any, axis: int, dtype: Any) -> Rows:
+    """An array without a target, as rows along `axis`."""
+    xp, shape = namespace(array), tuple(array.shape)
+    return Rows(xp, _class_last(xp, array, axis), None, None, _without(shape, axis), axis, dtype)
+
+
+def class_axis(function: str, name: str, array: Any, axis: int | None) -> int:
+    """The class axis as a number >= 0; None is torch's rule: 1, or 0 for a single row."""
+    if array.ndim == 0:
+        raise bad(ValueError, function, name, "shape ()", "at least one axis, that of the classes")
+    if axis is None:
+        return 1 if array.ndim > 1 else 0
+    if not -array.ndim <= axis < array.ndim:
+        bounds = f"one in [{-array.ndim}, {array.ndim}) for {name} of {_shape(array)}"
+        raise bad(ValueError, function, "axis", f"value {axis}", bounds)
+    return axis % array.ndim
+
+
+def normalizer(function: str, value: Any, like: Any) -> Any:
+    """An explicit denominator: a number, or a 0-d array of the logits' library."""
+    if value is None or not hasattr(value, "shape"):
+        return value
+    if namespace(value) is not namespace(like):
+        has = f"type {_type_name(value)}"
+        raise bad(TypeError, function, "normalizer", has, f"a number or {_type_name(like)}")
+    if tuple(value.shape) != ():
+        raise bad(ValueError, function, "normalizer", _shape(value), "()")
+    if dtype_name(value) not in FLOATS + INTEGERS:
+        raise bad(TypeError, function, "normalizer", f"dtype {dtype_name(value)}", "a real number")
+    return value
+
+
+def upstream_rows(spec: Spec, upstream: Any, rows: Rows) -> Any:
+    """The cotangent of a loss: a number, or an array of the loss's shape; -> 0-d or (N, D)."""
+    xp, work = rows.xp, rows.work
+    shape = rows.shape if spec.reduction == "none" else ()
+    if not hasattr(upstream, "shape"):
+        if not isinstance(upstream, (list, tuple)):
+            if not isinstance(upstream, Real) or isinstance(upstream, bool):
+                return _not_an_array(spec.function, "upstream", upstream)
+            return xp.asarray(float(upstream), dtype=work, device=rows.device)
+        upstream = as_array(spec.function, "upstream", upstream, rows.logits)
+    upstream = as_array(spec.function, "upstream", upstream, rows.logits)
+    if tuple(upstream.shape) not in ((), shape):
+        expected = f"{shape}, that of the loss" if shape else "(), that of the loss"
+        raise bad(ValueError, spec.function, "upstream", _shape(upstream), expected)
+    upstream = xp.astype(upstream, work)
+    return xp.reshape(upstream, rows.logits.shape[:2]) if upstream.ndim else upstream
+
+
+def no_weight_gradient(function: str) -> None:
+    """Raise: as in torch, a loss of class indices has no derivative by the class weights."""
+    has = "requires_grad=True with class indices"
+    raise bad(RuntimeError, function, "weight", has, "one that needs no gradient")
+
+
+def target_codes(
+    xp: Any, target: Any, classes: int, spec: Spec, shape: tuple[int, ...] | None
+) -> Any:
+    """(N, D) class indices as int64: IGNORED and INVALID stand for rows without a class.
+
+    Raises IndexError for one out of range where `shape`, that of the caller's target, is given.
+    Without it nothing is read and no device is waited for.
+    """
+    wide = xp.astype(target, xp.int64)
+    ignored = wide == spec.ignore_index
+    inside = (wide >= 0) & (wide < classes)
+    if shape is not None:
+        wrong = ~(inside | ignored)
+        if bool(xp.any(wrong)):
+            flat = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int64)))
+            value = int(xp.reshape(wide, (-1,))[flat])
+            raise bad(
+                IndexError,
+                spec.function,
+                "target",
+                f"value {value}{_place(flat, shape)}",
+                f"a class in [0, {classes}) or ignore_index {spec.ignore_index}",
+            )
+    return xp.where(ignored, IGNORED, xp.where(inside, wide, INVALID))
+
+
+def _is_probabilities(function: str, logits: Any, target: Any, axis: int, spec: Spec) -> bool:
+    """Torch's rule: a target of the logits' shape is probabilities, any other is indices."""
+    shape, per_row = tuple(logits.shape), _without(tuple(logits.shape), axis)
+    given, dtype = tuple(target.shape), dtype_name(target)
+    if given == shape:
+        if dtype in FLOATS:
+            return True
+        expected = f"floating class probabilities, or class indices of shape {per_row}"
+        has = f"dtype {dtype} and the shape of the logits {shape}"
+        raise bad(TypeError, function, "target", has, expected)
+    if given == per_row or (len(shape) == 1 and given == (1,)):
+        if dtype in INTEGERS:
+            return False
+        expected = f"integer class indices, or class probabilities of shape {shape}"
+        raise bad(TypeError, function, "target", f"dtype {dtype} and shape {given}", expected)
+    where = f"for logits of shape {shape} with classes on axis {axis}"
+    if spec.axis is None and given == shape[:-1]:
+        where += "; axis=-1 takes the last axis for the classes"
+    expected = f"{per_row} (class indices) or {shape} (class probabilities) {where}"
+    raise bad(ValueError, function, "target", f"shape {given}", expected)
+
+
+def _class_last(xp: Any, array: Any, axis: int) -> Any:
+    shape = tuple(array.shape)
+    split = xp.reshape(array, (prod(shape[:axis]), shape[axis], prod(shape[axis + 1 :])))
+    return xp.permute_dims(split, (0, 2, 1))
+
+
+def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
+    return shape[:axis] + shape[axis + 1 :]
+
+
+def _place(flat: int, shape: tuple[int, ...]) -> str:
+    if len(shape) == 0:
+        return ""
+    place = tuple(int(i) for i in np.unravel_index(flat, shape))
+    return f" at row {place[0]}" if len(shape) == 1 else f" at {place}"
+
+
+def _shape(array: Any) -> str:
+    return f"shape {tuple(array.shape)}"
+
+
+def _type_name(value: Any) -> str:
+    kind = type(value)
+    return kind.__name__ if kind.__module__ == "builtins" else f"{kind.__module__}.{kind.__name__}"
+
+
+def _not_an_array(function: str, name: str, value: Any) -> Any:
+    expected = "an array of numbers (NumPy, torch or another array-API library)"
+    raise bad(TypeError, function, name, f"type {_type_name(value)}", expected)

@@ -1,0 +1,77 @@
+"""The negative log likelihood of given log-probabilities: loss = -w_y x_y, dloss / dx_y = -w_y."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import device
+
+from xent.ops import Result
+from xent.ops.blocks import Blocks, over_rows
+from xent.ops.exact import working_dtype
+from xent.ops.stats import expected_surprisal, silence
+
+
+def op(spec: Any) -> NegativeLogLikelihood:
+    """The op of the loss."""
+    return NegativeLogLikelihood()
+
+
+def value(outputs: tuple, row_weight: Any, spec: Any) -> Any:
+    """(N, D) losses of the rows."""
+    return outputs[0]
+
+
+def partials(xp: Any, outputs: tuple, row_weight: Any, spec: Any) -> tuple:
+    """The derivative of `value` by the op's output."""
+    return (xp.ones_like(outputs[0]),)
+
+
+@dataclass(frozen=True)
+class NegativeLogLikelihood:
+    """The op: log-probabilities (N, D, V), target codes (N, D), weight (V,) -> loss (N, D)."""
+
+    outputs = 1
+    folds = (True, True, False)
+
+    def forward(self, xp: Any, arrays: tuple, blocks: Blocks) -> Result:
+        return Result((self._pick(xp, *arrays, blocks),), ())
+
+    def vjp(
+        self,
+        xp: Any,
+        arrays: tuple,
+        result: Result,
+        cotangents: tuple,
+        wanted: tuple,
+        blocks: Blocks,
+    ) -> tuple:
+        log_probs, codes, weight = arrays
+        if log_probs.shape[-1] == 0:
+            return xp.zeros_like(log_probs), None, None
+
+        def block(x: Any, t: Any, g: Any) -> tuple:
+            if weight is not None:
+                g = g * xp.take(xp.astype(weight, g.dtype), xp.where(t < 0, 0, t), axis=0)
+            at_t = xp.arange(x.shape[1], device=device(x))[None, :] == t[:, None]
+            (dx,) = silence(xp, t, (xp.where(at_t, -g[:, None], 0.0),))
+            return (xp.astype(dx, x.dtype),)
+
+        (dx,) = over_rows(xp, block, (log_probs, codes, cotangents[0]), blocks)
+        return dx, None, None
+
+    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
+        _, codes, weight = arrays
+        return (self._pick(xp, tangents[0], codes, weight, blocks),)
+
+    def _pick(self, xp: Any, log_probs: Any, codes: Any, weight: Any, blocks: Blocks) -> Any:
+        work = working_dtype(xp, log_probs)
+        if log_probs.shape[-1] == 0:
+            return xp.zeros(codes.shape, dtype=work, device=device(codes))
+
+        def block(x: Any, t: Any) -> tuple:
+            w = None if weight is None else xp.astype(weight, work)
+            return silence(xp, t, (expected_surprisal(xp, -xp.astype(x, work), t, w),))
+
+        return over_rows(xp, block, (log_probs, codes), blocks)[0]

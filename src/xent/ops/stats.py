@@ -1,0 +1,228 @@
+r"""Row statistics of logits and their derivatives: the only N x V work of every softmax loss.
+
+With p, surprisal = -log p, k and s as in rows.py, and h = u' - u'_k, the tangent of the transformed
+logits relative to that of the largest:
+
+    lse         = m + log1p(s)                  dlse / du_c     = p_c
+    nll         = sum_c t_c surprisal_c         dnll / du_c     = (sum t) p_c - t_c
+    smooth      = 1/V sum_c w_c surprisal_c     dsmooth / du_c  = 1/V ((sum w) p_c - w_c)
+    entropy     = sum_c p_c surprisal_c         dentropy / du_c = p_c (surprisal_c - entropy)
+                                                surprisal_c'    = <p, h> - h_c
+
+w is the class weight and t = class weight x target probability. Where p_k > 1/2, entry k of
+(sum t) p - t is (sum of the other t) - (sum t) s / (1 + s): 1 - p_k is never formed from p_k.
+"""
+
+from __future__ import annotations
+
+from dataclasses import dataclass
+from typing import Any
+
+from array_api_compat import device
+
+from xent.ops import Result
+from xent.ops.blocks import Blocks, over_rows
+from xent.ops.exact import row_sum, take_last, working_dtype
+from xent.ops.rows import Row, shift, surprisal, tail_of, weighted
+
+IGNORED, INVALID = -1, -2  # codes of a target index that takes no part, and of one out of range
+
+
+@dataclass(frozen=True)
+class RowStats:
+    """The op: logits, target and class weights -> (lse, nll, smooth, entropy), each (N, D).
+
+    Its arrays are logits (N, D, V), the target as codes (N, D) or probabilities (N, D, V) or None,
+    and weight (V,) or None. Its residuals are argmax and tail, each (N, D).
+    """
+
+    logit_scale: float = 1.0
+    softcap: float | None = None
+    smooth: bool = False
+    entropy: bool = False
+
+    outputs = 4
+    folds = (True, True, False)
+
+    def forward(self, xp: Any, arrays: tuple, blocks: Blocks) -> Result:
+        logits, target, weight = arrays
+        if logits.shape[-1] == 0:
+            return self._no_classes(xp, logits, target)
+
+        def block(x: Any, t: Any) -> tuple:
+            row = self._shift(xp, x, t)
+            tail = tail_of(xp, row)
+            s = surprisal(xp, row, tail)
+            nll = None if t is None else expected_surprisal(xp, s, t, _work(xp, weight, s))
+            smooth = self._smooth(xp, s, _work(xp, weight, s)) if self.smooth else None
+            entropy = None
+            if self.entropy:
+                p = row.probabilities(xp, tail)
+                entropy = row_sum(xp, weighted(xp, p, s))
+            lse = xp.where(xp.isinf(row.top), row.top, row.top + xp.log1p(tail))
+            outputs = (lse, nll, smooth, entropy)
+            return (*silence(xp, t, outputs), row.k, tail)
+
+        *outputs, k, tail = over_rows(xp, block, (logits, target), blocks)
+        return Result(tuple(outputs), (k, tail))
+
+    def vjp(
+        self,
+        xp: Any,
+        arrays: tuple,
+        result: Result,
+        cotangents: tuple,
+        wanted: tuple,
+        blocks: Blocks,
+    ) -> tuple:
+        logits, target, weight = arrays
+        if logits.shape[-1] == 0:
+            return tuple(
+                xp.zeros_like(a) if w else None for a, w in zip(arrays, wanted, strict=True)
+            )
+        wanted = (wanted[0], wanted[1] and cotangents[1] is not None, wanted[2])
+        dweights: list = []
+
+        def block(x: Any, t: Any, k: Any, tail: Any, entropy: Any, *g: Any) -> tuple:
+            row = self._shift(xp, x, t, k)
+            w = _work(xp, weight, row.high)
+            dx = dt = None
+            if wanted[0]:
+                dx = self._dlogits(xp, row, tail, t, w, entropy, g) * row.slope
+                dx = xp.astype(silence(xp, t, (dx,))[0], x.dtype)
+            if wanted[1] or wanted[2]:
+                s = surprisal(xp, row, tail)
+            if wanted[1]:
+                dt = weighted(xp, g[1][:, None], s if w is None else weighted(xp, w, s))
+                dt = xp.astype(dt, t.dtype)
+            if wanted[2]:
+                dweights.append(self._dweight(xp, s, t, g))
+            return dx, dt
+
+        inputs = (logits, target, *result.residuals, result.outputs[3], *cotangents)
+        dlogits, dtarget = over_rows(xp, block, inputs, blocks)
+        dweight = None
+        if wanted[2]:
+            dweight = xp.astype(row_sum(xp, xp.stack(dweights, axis=-1)), weight.dtype)
+        return dlogits, dtarget, dweight
+
+    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
+        logits, target, weight = arrays
+        dweight = tangents[2]
+        if logits.shape[-1] == 0:
+            return tuple(None if o is None else xp.zeros_like(o) for o in result.outputs)
+
+        def block(x: Any, t: Any, k: Any, tail: Any, entropy: Any, dx: Any, dt: Any) -> tuple:
+            row = self._shift(xp, x, t, k)
+            s = surprisal(xp, row, tail)
+            w, dw = _work(xp, weight, s), _work(xp, dweight, s)
+            p = row.probabilities(xp, tail)
+            du = xp.zeros_like(s) if dx is None else xp.astype(dx, s.dtype) * row.slope
+            du_k = take_last(xp, du, k)
+            h = du - du_k[:, None]
+            mean_h = row_sum(xp, weighted(xp, p, h))
+            ds = mean_h[:, None] - h
+            nll = smooth = dentropy = None
+            if t is not None:
+                nll = expected_surprisal(xp, ds, t, w)
+                if dt is not None:
+                    nll = nll + expected_surprisal(xp, s, xp.astype(dt, s.dtype), w)
+                if dw is not None:
+                    nll = nll + expected_surprisal(xp, s, t, dw)
+            if self.smooth:
+                smooth = self._smooth(xp, ds, w)
+                if dw is not None:
+                    smooth = smooth + self._smooth(xp, s, dw)
+            if self.entropy:
+                dentropy = row_sum(xp, weighted(xp, p, s - entropy[:, None]) * h)
+            return silence(xp, t, (du_k + mean_h, nll, smooth, dentropy))
+
+        inputs = (logits, target, *result.residuals, result.outputs[3], *tangents[:2])
+        return over_rows(xp, block, inputs, blocks)
+
+    def _shift(self, xp: Any, x: Any, t: Any, k: Any = None) -> Row:
+        if t is not None and t.ndim == 1:
+            # What an ignored row holds, NaN included, must not reach a derivative of any order.
+            x = xp.where(t[:, None] == IGNORED, 0.0, x)
+        return shift(xp, x, k, logit_scale=self.logit_scale, softcap=self.softcap)
+
+    def _dlogits(self, xp: Any, row: Row, tail: Any, t: Any, w: Any, entropy: Any, g: tuple) -> Any:
+        """(R, V) derivative by the transformed logits; g are the cotangents of the outputs."""
+        p = row.probabilities(xp, tail)
+        rest = (tail / (1 + tail))[:, None]  # 1 - p_k
+        g_lse, g_nll, g_smooth, g_entropy = (None if c is None else c[:, None] for c in g)
+        du = xp.zeros_like(p)
+        if g_nll is not None and t.ndim == 1:
+            at_t = xp.arange(p.shape[1], device=device(p))[None, :] == t[:, None]
+            miss = xp.where(at_t & row.at_k, -rest, p - xp.astype(at_t, p.dtype))
+            if w is not None:
+                miss = miss * xp.take(w, xp.where(t < 0, 0, t), axis=0)[:, None]
+            du = du + g_nll * miss
+        elif g_nll is not None:
+            t = xp.astype(t, p.dtype) if w is None else w * xp.astype(t, p.dtype)
+            du = du + g_nll * _excess(xp, p, rest, row.at_k, t)
+        if g_smooth is not None:
+            share = xp.ones_like(p) if w is None else xp.broadcast_to(w, p.shape)
+            du = du + g_smooth * _excess(xp, p, rest, row.at_k, share / p.shape[1])
+        if g_lse is not None:
+            du = du + g_lse * p
+        if g_entropy is not None:
+            above = surprisal(xp, row, tail) - entropy[:, None]
+            du = du + g_entropy * weighted(xp, p, above)
+        return du
+
+    def _smooth(self, xp: Any, s: Any, w: Any) -> Any:
+        return row_sum(xp, s if w is None else weighted(xp, w, s)) / s.shape[1]
+
+    def _dweight(self, xp: Any, s: Any, t: Any, g: tuple) -> Any:
+        by_class = xp.zeros_like(s)
+        if g[1] is not None:
+            by_class = by_class + g[1][:, None] * weighted(xp, xp.astype(t, s.dtype), s)
+        if g[2] is not None:
+            by_class = by_class + g[2][:, None] * s / s.shape[1]
+        return row_sum(xp, xp.permute_dims(by_class, (1, 0)))
+
+    def _no_classes(self, xp: Any, logits: Any, target: Any) -> Result:
+        work, lead, where = working_dtype(xp, logits), logits.shape[:2], device(logits)
+        zeros = xp.zeros(lead, dtype=work, device=where)
+        outputs = (
+            zeros - float("inf"),
+            None if target is None else zeros,
+            zeros if self.smooth else None,
+            zeros if self.entropy else None,
+        )
+        return Result(outputs, (xp.zeros(lead, dtype=xp.int64, device=where), zeros))
+
+
+def expected_surprisal(xp: Any, s: Any, t: Any, w: Any) -> Any:
+    """(R,) sum_c t_c s_c, for target codes (R,) or probabilities (R, V)."""
+    if t.ndim == 2:
+        t = xp.astype(t, s.dtype)
+        return row_sum(xp, weighted(xp, t if w is None else w * t, s))
+    kept = xp.where(t < 0, 0, t)
+    chosen = take_last(xp, s, kept)
+    return chosen if w is None else weighted(xp, xp.take(w, kept, axis=0), chosen)
+
+
+def _excess(xp: Any, p: Any, rest: Any, at_k: Any, t: Any) -> Any:
+    """(R, V) (sum t) p - t, without forming 1 - p_k where p_k > 1/2."""
+    mass = row_sum(xp, t)[:, None]
+    others = row_sum(xp, xp.where(at_k, 0.0, t))[:, None]
+    return xp.where(at_k & (rest < 0.5), others - mass * rest, mass * p - t)
+
+
+def silence(xp: Any, t: Any, values: tuple) -> tuple:
+    """0 for the rows whose target is ignored, NaN for those whose target is out of range."""
+    if t is None or t.ndim == 2:
+        return values
+
+    def one(value: Any) -> Any:
+        code = t if value.ndim == 1 else t[:, None]
+        invalid = xp.where(code == INVALID, float("nan"), value)
+        return xp.where(code == IGNORED, 0.0, invalid)
+
+    return tuple(None if value is None else one(value) for value in values)
+
+
+def _work(xp: Any, weight: Any, like: Any) -> Any:
+    return None if weight is None else xp.astype(weight, like.dtype)

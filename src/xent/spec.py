@@ -1,0 +1,110 @@
+"""What may be asked: `Spec` (what; it changes the answer) and `Plan` (how; time, memory, rounding).
+
+Options are checked here, once, when the record is made, and nowhere else.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from numbers import Integral, Real
+from typing import Any
+
+from xent.errors import bad
+from xent.reduction import REDUCTIONS
+
+
+@dataclass(frozen=True, kw_only=True)
+class Spec:
+    """The options of one loss. Unset options have the value under which they do nothing."""
+
+    function: str = "cross_entropy"  # the public name, for error texts
+    ignore_index: int = -100
+    reduction: str = "mean"
+    label_smoothing: float = 0.0
+    z_loss: float = 0.0
+    softcap: float | None = None
+    logit_scale: float = 1.0
+    normalizer: Any = None  # a number, or a 0-d array checked with the other arrays
+    axis: int | None = None
+
+    def __post_init__(self) -> None:
+        _require(self, "ignore_index", _is_integer(self.ignore_index), "an integer", TypeError)
+        names = "'none', 'sum' or 'mean'"
+        _require(self, "reduction", isinstance(self.reduction, str), names, TypeError)
+        _require(self, "reduction", self.reduction in REDUCTIONS, names)
+        _number(self, "label_smoothing", lambda v: 0 <= v <= 1, "a number in [0, 1]")
+        _number(self, "z_loss", lambda v: 0 <= v < math.inf, "a finite number >= 0")
+        if self.softcap is not None:
+            _number(self, "softcap", lambda v: 0 < v < math.inf, "a finite number > 0, or None")
+        _number(self, "logit_scale", lambda v: 0 < v < math.inf, "a finite number > 0")
+        if self.axis is not None:
+            _require(self, "axis", _is_integer(self.axis), "an integer or None", TypeError)
+        if self.normalizer is not None:
+            self._check_normalizer()
+
+    def _check_normalizer(self) -> None:
+        if self.reduction != "mean":
+            has = f"a value with reduction {self.reduction!r}"
+            raise bad(ValueError, self.function, "normalizer", has, "reduction 'mean'")
+        if not hasattr(self.normalizer, "shape"):
+            _number(self, "normalizer", lambda v: 0 <= v < math.inf, "a finite number >= 0")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plan:
+    """How to compute: no field changes the answer beyond the accuracy contract.
+
+    Attributes:
+        kernel: "reference" asks for the array code of `xent.ops`; None lets the library choose.
+        accurate: asks for the 0.51 ULP of float32 results. The reference always gives them.
+        chunk_bytes: the most memory that a block of temporary rows takes, at least one row.
+        check_targets: whether class indices are checked; None checks them on a CPU only, because
+            the check waits for the device. An unchecked index out of range gives a NaN loss.
+
+    >>> Plan(chunk_bytes=2**20)
+    Plan(kernel=None, accurate=False, chunk_bytes=1048576, check_targets=None)
+    """
+
+    kernel: str | None = None
+    accurate: bool = False
+    chunk_bytes: int | None = None
+    check_targets: bool | None = None
+
+    function = "Plan"  # for error texts; not a field
+
+    def __post_init__(self) -> None:
+        known = "'reference' or None"
+        _require(self, "kernel", self.kernel in (None, "reference"), known)
+        _require(self, "accurate", isinstance(self.accurate, bool), "True or False", TypeError)
+        if self.chunk_bytes is not None:
+            whole = _is_integer(self.chunk_bytes)
+            _require(self, "chunk_bytes", whole, "an integer > 0, or None", TypeError)
+            _require(self, "chunk_bytes", self.chunk_bytes > 0, "an integer > 0, or None")
+        told = self.check_targets is None or isinstance(self.check_targets, bool)
+        _require(self, "check_targets", told, "True, False or None", TypeError)
+
+
+def _is_integer(value: Any) -> bool:
+    return isinstance(value, Integral) and not isinstance(value, bool)
+
+
+def _number(record: Any, name: str, fits: Any, expected: str) -> None:
+    """Check a real number; the comparison in `fits` is false for NaN."""
+    value = getattr(record, name)
+    real = isinstance(value, Real) and not isinstance(value, bool)
+    _require(record, name, real, expected, TypeError)
+    _require(record, name, fits(value), expected)
+
+
+def _require(
+    record: Any, name: str, holds: bool, expected: str, kind: type[Exception] = ValueError
+) -> None:
+    if holds:
+        return
+    value = getattr(record, name)
+    if kind is TypeError:
+        has = f"type {type(value).__name__}"
+    else:
+        has = f"value {value!r}"
+    raise bad(kind, record.function, name, has, expected)
