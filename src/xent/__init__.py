@@ -1,1 +1,30 @@
-"""xent."""
+"""Cross entropy: exact, with derivatives of every order, on NumPy arrays and torch tensors."""
+
+from xent import info as info
+from xent import manual as manual
+from xent.functional import TokenStatistics as TokenStatistics
+from xent.functional import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
+from xent.functional import cross_entropy as cross_entropy
+from xent.functional import cross_entropy_vjp as cross_entropy_vjp
+from xent.functional import log_softmax as log_softmax
+from xent.functional import logsumexp as logsumexp
+from xent.functional import nll_loss as nll_loss
+from xent.functional import softmax as softmax
+from xent.functional import token_statistics as token_statistics
+from xent.spec import Plan as Plan
+
+__version__ = "0.1.0"
+__all__ = [
+    "Plan",
+    "TokenStatistics",
+    "binary_cross_entropy_with_logits",
+    "cross_entropy",
+    "cross_entropy_vjp",
+    "info",
+    "log_softmax",
+    "logsumexp",
+    "manual",
+    "nll_loss",
+    "softmax",
+    "token_statistics",
+]

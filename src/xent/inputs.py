@@ -14,7 +14,6 @@ from typing import Any
 
 import array_api_compat
 import numpy as np
-from array_api_compat import device
 
 from xent.errors import bad
 from xent.ops.exact import working_dtype
@@ -35,7 +34,7 @@ class Rows:
     target: Any  # (N, D) class indices or codes, (N, D, V) probabilities, or None
     weight: Any  # (V,), or None
     shape: tuple[int, ...]  # of a result per row
-    axis: int  # of the classes in the caller's logits
+    axis: int | None  # of the classes in the caller's logits; None where each row is an element
     dtype: Any  # of the result
     more: tuple = ()  # further arrays that the op takes
 
@@ -46,7 +45,7 @@ class Rows:
 
     @property
     def device(self) -> Any:
-        return device(self.logits)
+        return self.logits.device
 
     @property
     def work(self) -> Any:
@@ -68,19 +67,26 @@ class Rows:
 
     def spread(self, entries: Any) -> Any:
         """(N, D, V) -> the shape and the axes of the caller's logits."""
+        if self.axis is None:
+            return self.xp.reshape(entries, self.shape)
         before, after = self.shape[: self.axis], self.shape[self.axis :]
         moved = self.xp.permute_dims(entries, (0, 2, 1))
         return self.xp.reshape(moved, (*before, entries.shape[-1], *after))
 
 
 def namespace(array: Any) -> Any:
-    """The array-API namespace of an array; torch is not imported for it."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
+    """The array-API namespace of an array."""
+    if is_torch(array):
         import array_api_compat.torch as xp
 
         return xp
     return array_api_compat.array_namespace(array)
+
+
+def is_torch(array: Any) -> bool:
+    """Whether an array is a torch tensor; torch is not imported for it."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(array, torch.Tensor)
 
 
 def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
@@ -94,18 +100,18 @@ def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
             made = made.astype(np.float64) if made.dtype.kind in "iuf" else made
             return made if made.dtype.kind == "f" else _not_an_array(function, name, value)
         if made.dtype.kind == "f":
-            return namespace(like).asarray(value, dtype=like.dtype, device=device(like))
+            return namespace(like).asarray(value, dtype=like.dtype, device=like.device)
         if made.dtype.kind in "iu":
-            return namespace(like).asarray(value, device=device(like))
+            return namespace(like).asarray(value, device=like.device)
         return _not_an_array(function, name, value)
-    if not array_api_compat.is_array_api_obj(value):
+    if not (is_torch(value) or bool(array_api_compat.is_array_api_obj(value))):
         return _not_an_array(function, name, value)
     if like is not None and namespace(value) is not namespace(like):
         has, wanted = (f"type {_type_name(a)}" for a in (value, like))
         raise bad(TypeError, function, name, has, f"{wanted[5:]}, as the logits")
-    if like is not None and device(value) != device(like):
-        has = f"device {device(value)}"
-        raise bad(ValueError, function, name, has, f"{device(like)}, as the logits")
+    if like is not None and value.device != like.device:
+        has = f"device {value.device}"
+        raise bad(ValueError, function, name, has, f"{like.device}, as the logits")
     return value
 
 
@@ -114,6 +120,11 @@ def floating(function: str, name: str, array: Any) -> Any:
     if dtype_name(array) not in FLOATS:
         raise bad(TypeError, function, name, f"dtype {dtype_name(array)}", FLOATING)
     return array
+
+
+def is_half(array: Any) -> bool:
+    """Whether an array is float16 or bfloat16."""
+    return dtype_name(array) in FLOATS[:2]
 
 
 def dtype_name(array: Any) -> str:
@@ -125,13 +136,18 @@ def dtype_name(array: Any) -> str:
     return str(array.dtype).rsplit(".", 1)[-1]
 
 
-def class_rows(logits: Any, target: Any, weight: Any, spec: Spec) -> Rows:
-    """Logits, a target of class indices or probabilities and class weights, as rows."""
+def class_rows(
+    logits: Any, target: Any, weight: Any, spec: Spec, name: str = "logits", soft: bool = True
+) -> Rows:
+    """Logits (under their public name), a target and class weights, as rows.
+
+    The target is class indices or, where `soft` says so, may be class probabilities.
+    """
     function = spec.function
-    logits = floating(function, "logits", as_array(function, "logits", logits))
-    axis = class_axis(function, "logits", logits, spec.axis)
+    logits = floating(function, name, as_array(function, name, logits))
+    axis = class_axis(function, name, logits, spec.axis)
     target = as_array(function, "target", target, logits)
-    soft = _is_probabilities(function, logits, target, axis, spec)
+    soft = _is_probabilities(function, logits, target, axis, spec, soft)
     classes = logits.shape[axis]
     if weight is not None:
         weight = floating(function, "weight", as_array(function, "weight", weight, logits))
@@ -148,6 +164,39 @@ def class_rows(logits: Any, target: Any, weight: Any, spec: Spec) -> Rows:
     lead = rows.logits.shape[:2]
     moved = _class_last(xp, target, axis) if soft else xp.reshape(target, lead)
     return replace(rows, target=moved, weight=weight)
+
+
+def element_rows(logits: Any, target: Any, weight: Any, pos_weight: Any, spec: Spec) -> Rows:
+    """Logits, probabilities and weights of one class each, as rows of one element."""
+    function = spec.function
+    logits = floating(function, "logits", as_array(function, "logits", logits))
+    xp, shape = namespace(logits), tuple(logits.shape)
+    arrays = [logits]
+    for name, value in (("target", target), ("weight", weight), ("pos_weight", pos_weight)):
+        if value is None and name != "target":
+            arrays.append(None)
+            continue
+        array = floating(function, name, as_array(function, name, value, logits))
+        if name == "target" and tuple(array.shape) != shape:
+            raise bad(ValueError, function, name, _shape(array), f"{shape}, that of the logits")
+        arrays.append(_broadcast(xp, function, name, array, shape))
+    dtype = xp.result_type(*(a.dtype for a in arrays if a is not None))
+    first, second, third, fourth = (
+        None if a is None else xp.reshape(a, (prod(shape), 1, 1)) for a in arrays
+    )
+    return Rows(xp, first, second, third, shape, None, dtype, (fourth,))
+
+
+def plain_rows(function: str, array: Any, axis: int, dtype: Any) -> Rows:
+    """An array alone, cast to `dtype` where it is given, as rows along `axis`."""
+    spec = Spec(function=function, axis=axis)
+    array = as_array(function, "x", array)
+    if dtype is not None:
+        array = namespace(array).astype(array, dtype)
+    floating(function, "x", array)
+    if axis is None:
+        raise bad(TypeError, function, "axis", "type NoneType", "an integer")
+    return rows_of(array, class_axis(function, "x", array, spec.axis), array.dtype)
 
 
 def rows_of(array: Any, axis: int, dtype: Any) -> Rows:
@@ -200,6 +249,15 @@ def upstream_rows(spec: Spec, upstream: Any, rows: Rows) -> Any:
     return xp.reshape(upstream, rows.logits.shape[:2]) if upstream.ndim else upstream
 
 
+def upstream_entries(function: str, upstream: Any, rows: Rows) -> Any:
+    """The cotangent of an array of the rows' own shape -> (N, D, V)."""
+    upstream = floating(function, "upstream", as_array(function, "upstream", upstream, rows.logits))
+    shape = (*rows.shape[: rows.axis], rows.logits.shape[-1], *rows.shape[rows.axis :])
+    if tuple(upstream.shape) != shape:
+        raise bad(ValueError, function, "upstream", _shape(upstream), f"{shape}, that of forward's")
+    return _class_last(rows.xp, upstream, len(rows.shape[: rows.axis]))
+
+
 def no_weight_gradient(function: str) -> None:
     """Raise: as in torch, a loss of class indices has no derivative by the class weights."""
     has = "requires_grad=True with class indices"
@@ -232,11 +290,14 @@ def target_codes(
     return xp.where(ignored, IGNORED, xp.where(inside, wide, INVALID))
 
 
-def _is_probabilities(function: str, logits: Any, target: Any, axis: int, spec: Spec) -> bool:
+def _is_probabilities(
+    function: str, logits: Any, target: Any, axis: int, spec: Spec, soft: bool
+) -> bool:
     """Torch's rule: a target of the logits' shape is probabilities, any other is indices."""
     shape, per_row = tuple(logits.shape), _without(tuple(logits.shape), axis)
     given, dtype = tuple(target.shape), dtype_name(target)
-    if given == shape:
+    or_soft = f", or class probabilities of shape {shape}" if soft else ""
+    if given == shape and soft:
         if dtype in FLOATS:
             return True
         expected = f"floating class probabilities, or class indices of shape {per_row}"
@@ -245,12 +306,13 @@ def _is_probabilities(function: str, logits: Any, target: Any, axis: int, spec: 
     if given == per_row or (len(shape) == 1 and given == (1,)):
         if dtype in INTEGERS:
             return False
-        expected = f"integer class indices, or class probabilities of shape {shape}"
+        expected = f"integer class indices{or_soft}"
         raise bad(TypeError, function, "target", f"dtype {dtype} and shape {given}", expected)
     where = f"for logits of shape {shape} with classes on axis {axis}"
     if spec.axis is None and given == shape[:-1]:
         where += "; axis=-1 takes the last axis for the classes"
-    expected = f"{per_row} (class indices) or {shape} (class probabilities) {where}"
+    kinds = f"{per_row} (class indices) or {shape} (class probabilities)" if soft else per_row
+    expected = f"{kinds} {where}"
     raise bad(ValueError, function, "target", f"shape {given}", expected)
 
 
@@ -262,6 +324,14 @@ def _class_last(xp: Any, array: Any, axis: int) -> Any:
 
 def _without(shape: tuple[int, ...], axis: int) -> tuple[int, ...]:
     return shape[:axis] + shape[axis + 1 :]
+
+
+def _broadcast(xp: Any, function: str, name: str, array: Any, shape: tuple[int, ...]) -> Any:
+    try:
+        return xp.broadcast_to(array, shape)
+    except (ValueError, RuntimeError):
+        expected = f"one that broadcasts to {shape}, that of the logits"
+        raise bad(ValueError, function, name, _shape(array), expected) from None
 
 
 def _place(flat: int, shape: tuple[int, ...]) -> str:

@@ -8,21 +8,19 @@ imported is not imported here.
 
 from __future__ import annotations
 
-import sys
 from collections.abc import Callable
 from types import ModuleType
 from typing import Any
 
 from xent import reduction
-from xent.inputs import Rows, normalizer, upstream_rows
-from xent.ops import Loss
+from xent.inputs import Rows, is_torch, normalizer, upstream_entries, upstream_rows
+from xent.ops import Loss, Op
 from xent.spec import Plan, Spec
 
 
 def backend_of(array: Any) -> ModuleType:
     """`backends.torch` for a torch tensor, `backends.numpy` for every other array."""
-    torch = sys.modules.get("torch")
-    if torch is not None and isinstance(array, torch.Tensor):
+    if is_torch(array):
         from xent.backends import torch as backend
     else:
         from xent.backends import numpy as backend
@@ -33,7 +31,7 @@ def run(loss: Loss, rows: Rows, spec: Spec, plan: Plan | None) -> Any:
     """The loss of rows, reduced; differentiable where the array's library is."""
     backend = backend_of(rows.logits)
     rows = backend.coded(rows, spec, plan)
-    outputs = backend.apply(loss.op(spec), rows.arrays, plan)
+    outputs = backend.apply(loss.op(spec), rows.arrays, plan).outputs
     with backend.quiet():
         return _reduce(loss, outputs, rows, spec, backend)[0]
 
@@ -48,7 +46,7 @@ def run_vjp(
     with backend.untracked():
         rows = backend.coded(rows, spec, plan)
         op, xp = loss.op(spec), rows.xp
-        result = reference.forward(op, rows.arrays, plan)
+        result = reference.apply(op, rows.arrays, plan)
         value, weight, divisor = _reduce(loss, result.outputs, rows, spec, backend)
 
     def vjp(upstream: Any = 1.0) -> Any:
@@ -58,6 +56,23 @@ def run_vjp(
             scale = reduction.row_scale(xp, given, divisor, weight)
             cotangents = tuple(None if d is None else scale * d for d in by_output)
             return rows.spread(reference.vjp(op, rows.arrays, result, cotangents, plan))
+
+    return value, vjp
+
+
+def run_op_vjp(op: Op, rows: Rows, function: str) -> tuple[Any, Callable[..., Any]]:
+    """An op whose output has the shape of its array, and the function to the array's cotangent."""
+    from xent.backends import numpy as reference
+
+    backend = backend_of(rows.logits)
+    with backend.untracked():
+        result = reference.apply(op, (rows.logits,), None)
+        value = rows.spread(result.outputs[0])
+
+    def vjp(upstream: Any) -> Any:
+        cotangent = upstream_entries(function, upstream, rows)
+        with backend.untracked():
+            return rows.spread(reference.vjp(op, (rows.logits,), result, (cotangent,), None))
 
     return value, vjp
 
@@ -72,4 +87,5 @@ def _reduce(
     divisor = reduction.denominator(xp, rows, weight, spec.reduction, explicit)
     value = reduction.reduce(xp, loss.value(outputs, weight, spec), divisor, spec.reduction)
     shape = rows.shape if value.ndim else ()
-    return xp.astype(xp.reshape(value, shape), backend.result_dtype(rows))[()], weight, divisor
+    value = xp.astype(xp.reshape(value, shape), backend.result_dtype(rows))
+    return value[()], weight, divisor

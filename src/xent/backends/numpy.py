@@ -25,12 +25,7 @@ def quiet() -> Any:
 untracked = quiet
 
 
-def apply(op: Op, arrays: tuple, plan: Plan | None) -> tuple:
-    """The outputs of an op."""
-    return forward(op, arrays, plan).outputs
-
-
-def forward(op: Op, arrays: tuple, plan: Plan | None) -> Result:
+def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
     """The outputs of an op, and what its vjp reuses."""
     with quiet():
         return op.forward(namespace(arrays[0]), arrays, _blocks(arrays[0], plan))

@@ -14,6 +14,7 @@ from typing import Any
 
 import array_api_compat.torch as xp
 import torch
+from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 
 from xent.inputs import Rows, no_weight_gradient, target_codes
@@ -22,15 +23,15 @@ from xent.ops.blocks import BLOCK_BYTES, Blocks
 from xent.spec import Plan, Spec
 
 
-def apply(op: Op, arrays: tuple, plan: Plan | None) -> tuple:
-    """The outputs of an op, differentiable."""
+def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
+    """The outputs of an op, differentiable, and its residuals."""
     if torch.compiler.is_compiling():
         # One block: the compiler fuses the operations and needs no loop unrolled before it.
         outputs = _Traced.apply(op, Blocks(None), *arrays)
     else:
         size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
         outputs = _Apply.apply(op, Blocks(size), *arrays)
-    return outputs[: op.outputs]
+    return Result(outputs[: op.outputs], outputs[op.outputs :])
 
 
 def quiet() -> AbstractContextManager:
@@ -58,7 +59,8 @@ def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
         return rows.coded(spec, check=False)
     if target is rows.target:
         return rows.coded(spec)
-    target_codes(xp, target, rows.logits.shape[-1], spec, tuple(target.shape))
+    shape = tuple(target.shape) if target.shape[-1] != 1 else tuple(target.shape[:-1])
+    target_codes(xp, target, rows.logits.shape[-1], spec, shape)
     return rows.coded(spec, check=False)
 
 
@@ -109,31 +111,47 @@ class _Apply(_Traced):
     """The same with forward mode and vmap."""
 
     @staticmethod
-    def jvp(ctx: Any, _op: Any, _blocks: Any, *tangents: Any) -> tuple:
-        op, arrays = ctx.op, ctx.saved_tensors[: ctx.count]
-        result = op.forward(xp, arrays, ctx.blocks)
-        outputs = op.jvp(xp, arrays, result, tangents, ctx.blocks)
+    def jvp(ctx: Any, *tangents: Any) -> tuple:
+        op, tangents = ctx.op, tangents[2:]
+        # torch turns forward mode off around this method, and with it the tangents of an outer
+        # jvp: they are let through, and those of this level, already given, are taken off.
+        with forward_ad._set_fwd_grad_enabled(True):
+            arrays = tuple(_primal(array) for array in ctx.saved_tensors[: ctx.count])
+            result = op.forward(xp, arrays, ctx.blocks)
+            outputs = op.jvp(xp, arrays, result, tangents, ctx.blocks)
         return (*outputs, *(None for _ in result.residuals))
 
     @staticmethod
-    def vmap(info: Any, in_dims: tuple, op: Op, blocks: Blocks, *arrays: Any) -> tuple:
-        dims, size = in_dims[2:], info.batch_size
+    def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
+        (op, blocks, *arrays), dims, size = inputs, in_dims[2:], info.batch_size
         shared = [d is not None and not f for d, f in zip(dims, op.folds, strict=True)]
         if any(shared):
             each = [
-                _Apply.apply(op, blocks, *(_select(a, d, i) for a, d in zip(arrays, dims, strict=True)))
+                _Apply.apply(
+                    op, blocks, *(_select(a, d, i) for a, d in zip(arrays, dims, strict=True))
+                )
                 for i in range(size)
             ]
-            outputs = tuple(None if c[0] is None else torch.stack(c) for c in zip(*each, strict=True))
+            outputs = tuple(
+                None if c[0] is None else torch.stack(c) for c in zip(*each, strict=True)
+            )
         else:
             folded = (
-                _fold(a, d, size) if f else a for a, d, f in zip(arrays, dims, op.folds, strict=True)
+                _fold(a, d, size) if f else a
+                for a, d, f in zip(arrays, dims, op.folds, strict=True)
             )
             flat = _Apply.apply(op, blocks, *folded)
             outputs = tuple(
-                None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:]) for o in flat
+                None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:])
+                for o in flat
             )
         return outputs, tuple(None if o is None else 0 for o in outputs)
+
+
+def _primal(array: Any) -> Any:
+    if array is None or not array.is_floating_point():
+        return array
+    return forward_ad.unpack_dual(array).primal
 
 
 def _select(array: Any, dim: int | None, index: int) -> Any:
@@ -150,7 +168,9 @@ def _fold(array: Any, dim: int | None, size: int) -> Any:
 
 def _differentiated(*tensors: Any) -> bool:
     """Whether someone may differentiate through what is computed from these tensors."""
-    if torch.is_grad_enabled() or forward_ad._current_level >= 0:
+    if torch.compiler.is_compiling() or torch.is_grad_enabled():
+        return True
+    if forward_ad._current_level >= 0:
         return True
     return any(t is not None and _is_wrapped(t) for t in tensors)
 
@@ -158,9 +178,9 @@ def _differentiated(*tensors: Any) -> bool:
 def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
     """The tensor under the wrappers of torch.func, with every mapped axis."""
     while _is_wrapped(tensor):
-        tensor = torch._C._functorch.get_unwrapped(tensor)
+        tensor = _functorch.get_unwrapped(tensor)
     return tensor
 
 
 def _is_wrapped(tensor: torch.Tensor) -> bool:
-    return torch._C._functorch.is_functorch_wrapped_tensor(tensor)
+    return _functorch.is_functorch_wrapped_tensor(tensor)

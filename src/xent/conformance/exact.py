@@ -59,13 +59,19 @@ def ulp_error(got: Numbers, exact: Exact, dtype: Any) -> Any:
         return float(mpmath.ldexp(abs(value - right), bits - 1 - exponent))
 
     with mpmath.workprec(200):
-        errors = np.frompyfunc(distance, 2, 1)(exactly(got), exactly(exact))
+        errors = by_entry(distance, exactly(got), exactly(exact))
     return errors if isinstance(errors, float) else np.asarray(errors, float)
 
 
 def exactly(numbers: Numbers) -> Exact:
     """The same numbers for mpmath: one of them, or an object array."""
-    return np.frompyfunc(mpmath.mpmathify, 1, 1)(np.asarray(numbers))
+    return by_entry(mpmath.mpmathify, np.asarray(numbers))
+
+
+def by_entry(function: Callable[..., Any], *arrays: Any, outputs: int = 1) -> Any:
+    """A function of numbers on arrays that broadcast; an object array for each output."""
+    with np.errstate(all="ignore"):  # Python's own comparisons with nan raise NumPy's flags
+        return np.frompyfunc(function, len(arrays), outputs)(*arrays)
 
 
 def precision(numbers: Numbers, scale: float = 1.0) -> Any:
@@ -123,8 +129,18 @@ def along(axis: int, function: Callable[..., list[Any]], *arrays: Numbers) -> Ex
     return unfold(rows, np.shape(arrays[0])[axis], axis, folded[0][1])
 
 
-def along_to_number(axis: int, function: Callable[..., Any], *arrays: Numbers) -> Exact:
-    """As `along`, for a function that gives one number per row."""
-    folded = [fold(array, axis) for array in arrays]
-    rows = [function(*row) for row in zip(*(rows for rows, _ in folded), strict=True)]
-    return shaped(rows, folded[0][1])
+def differences(
+    function: Callable[[Exact], Exact], numbers: Numbers, upstream: Numbers = 1
+) -> Exact:
+    """The gradient of sum(upstream * function) by central differences, good to 25 digits."""
+    with mpmath.workprec(400):
+        array, step = exactly(numbers), mpf(10) ** -30
+        slopes = np.empty(array.shape, object)
+        for place in np.ndindex(array.shape):
+            ends = []
+            for move in (step, -step):
+                moved = array.copy()
+                moved[place] += move
+                ends.append(mpmath.fsum(np.ravel(exactly(function(moved)) * exactly(upstream))))
+            slopes[place] = (ends[0] - ends[1]) / (2 * step)
+        return slopes

@@ -1,7 +1,7 @@
 """Softmax by its definition in exact arithmetic, with its logarithm, its statistics and their vjps.
 
-p = exp(x) / sum exp(x), log p = x - lse, lse = log(sum exp(x)). A row that holds nan or +inf, or -inf
-only, has no p: every entry is nan.
+p = exp(x) / sum exp(x), log p = x - lse, lse = log(sum exp(x)). A row that holds nan or +inf, or
+-inf only, has no p: every entry is nan.
 """
 
 from __future__ import annotations
@@ -30,8 +30,8 @@ class Softmax(NamedTuple):
     """One row: its lse, and per class the logarithm of p and p."""
 
     lse: Any
-    log_p: Sequence[Any]
-    p: Sequence[Any]
+    log_p: list[Any]
+    p: list[Any]
 
 
 class Statistics(NamedTuple):

@@ -31,7 +31,7 @@ def over_rows(
     """
     first = arrays[0]
     lead = first.shape[:2]
-    cuts = list(_cuts(*first.shape, blocks.bytes))
+    cuts = list(_cuts(first.shape, blocks.bytes))
     if len(cuts) == 1:
         pieces = function(*(_compact(xp, array, None) for array in arrays))
         return tuple(_shape(xp, piece, lead) for piece in pieces)
@@ -49,8 +49,9 @@ def over_rows(
     return (out if out is not None else joined[0], *joined[1:])
 
 
-def _cuts(n: int, d: int, v: int, limit: int | None) -> Iterator[tuple[slice, slice]]:
+def _cuts(shape: tuple[int, int, int], limit: int | None) -> Iterator[tuple[slice, slice]]:
     """Slices of the first two axes, in row order, of at most `limit` bytes or one row."""
+    n, d, v = shape
     if limit is None or n * d * v * 8 <= limit:
         yield slice(0, n), slice(0, d)
         return

@@ -8,19 +8,17 @@ from __future__ import annotations
 
 from typing import Any
 
-from array_api_compat import device
-
 
 def working_dtype(xp: Any, array: Any) -> Any:
     """The type to compute in: float64, or float32 on a device that has nothing wider."""
-    return xp.float32 if str(device(array)).startswith("mps") else xp.float64
+    return xp.float32 if str(array.device).startswith("mps") else xp.float64
 
 
 def row_sum(xp: Any, terms: Any) -> Any:
     """(R, V) -> (R,) the sum of each row, by halves."""
     length = terms.shape[-1]
     if length == 0:
-        return xp.zeros(terms.shape[:-1], dtype=terms.dtype, device=device(terms))
+        return xp.zeros(terms.shape[:-1], dtype=terms.dtype, device=terms.device)
     odd = None
     while length > 1:
         if length % 2:

@@ -5,8 +5,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import device
-
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
 from xent.ops.exact import working_dtype
@@ -36,7 +34,7 @@ class NegativeLogLikelihood:
     folds = (True, True, False)
 
     def forward(self, xp: Any, arrays: tuple, blocks: Blocks) -> Result:
-        return Result((self._pick(xp, *arrays, blocks),), ())
+        return Result((self._pick(xp, arrays, blocks),), ())
 
     def vjp(
         self,
@@ -54,7 +52,7 @@ class NegativeLogLikelihood:
         def block(x: Any, t: Any, g: Any) -> tuple:
             if weight is not None:
                 g = g * xp.take(xp.astype(weight, g.dtype), xp.where(t < 0, 0, t), axis=0)
-            at_t = xp.arange(x.shape[1], device=device(x))[None, :] == t[:, None]
+            at_t = xp.arange(x.shape[1], device=x.device)[None, :] == t[:, None]
             (dx,) = silence(xp, t, (xp.where(at_t, -g[:, None], 0.0),))
             return (xp.astype(dx, x.dtype),)
 
@@ -63,12 +61,13 @@ class NegativeLogLikelihood:
 
     def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
         _, codes, weight = arrays
-        return (self._pick(xp, tangents[0], codes, weight, blocks),)
+        return (self._pick(xp, (tangents[0], codes, weight), blocks),)
 
-    def _pick(self, xp: Any, log_probs: Any, codes: Any, weight: Any, blocks: Blocks) -> Any:
+    def _pick(self, xp: Any, arrays: tuple, blocks: Blocks) -> Any:
+        log_probs, codes, weight = arrays
         work = working_dtype(xp, log_probs)
         if log_probs.shape[-1] == 0:
-            return xp.zeros(codes.shape, dtype=work, device=device(codes))
+            return xp.zeros(codes.shape, dtype=work, device=codes.device)
 
         def block(x: Any, t: Any) -> tuple:
             w = None if weight is None else xp.astype(weight, work)

@@ -15,8 +15,6 @@ from __future__ import annotations
 
 from typing import Any, NamedTuple
 
-from array_api_compat import device
-
 from xent.ops.exact import difference, product, row_sum, take_last, working_dtype
 
 
@@ -64,7 +62,7 @@ def shift(
         else:
             high, lost = product(xp, high, logit_scale)
             low = low * logit_scale + lost
-    at_k = xp.arange(x.shape[1], device=device(x))[None, :] == k[:, None]
+    at_k = xp.arange(x.shape[1], device=x.device)[None, :] == k[:, None]
     return Row(k, top, high, low, at_k, slope)
 
 

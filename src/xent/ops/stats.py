@@ -18,8 +18,6 @@ from __future__ import annotations
 from dataclasses import dataclass
 from typing import Any
 
-from array_api_compat import device
-
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
 from xent.ops.exact import row_sum, take_last, working_dtype
@@ -90,8 +88,7 @@ class RowStats:
             if wanted[0]:
                 dx = self._dlogits(xp, row, tail, t, w, entropy, g) * row.slope
                 dx = xp.astype(silence(xp, t, (dx,))[0], x.dtype)
-            if wanted[1] or wanted[2]:
-                s = surprisal(xp, row, tail)
+            s = surprisal(xp, row, tail) if wanted[1] or wanted[2] else None
             if wanted[1]:
                 dt = weighted(xp, g[1][:, None], s if w is None else weighted(xp, w, s))
                 dt = xp.astype(dt, t.dtype)
@@ -153,7 +150,7 @@ class RowStats:
         g_lse, g_nll, g_smooth, g_entropy = (None if c is None else c[:, None] for c in g)
         du = xp.zeros_like(p)
         if g_nll is not None and t.ndim == 1:
-            at_t = xp.arange(p.shape[1], device=device(p))[None, :] == t[:, None]
+            at_t = xp.arange(p.shape[1], device=p.device)[None, :] == t[:, None]
             miss = xp.where(at_t & row.at_k, -rest, p - xp.astype(at_t, p.dtype))
             if w is not None:
                 miss = miss * xp.take(w, xp.where(t < 0, 0, t), axis=0)[:, None]
@@ -183,7 +180,7 @@ class RowStats:
         return row_sum(xp, xp.permute_dims(by_class, (1, 0)))
 
     def _no_classes(self, xp: Any, logits: Any, target: Any) -> Result:
-        work, lead, where = working_dtype(xp, logits), logits.shape[:2], device(logits)
+        work, lead, where = working_dtype(xp, logits), logits.shape[:2], logits.device
         zeros = xp.zeros(lead, dtype=work, device=where)
         outputs = (
             zeros - float("inf"),

@@ -1,0 +1,21 @@
+"""Information measures of distributions, in nats unless `base` says otherwise.
+
+Discrete distributions are NumPy arrays, torch tensors (differentiable) or arrays of any array-API
+library. Half types and float32 are computed in float64 and rounded once to the dtype given. What is
+not a distribution raises an error that names the row and its sum; nothing is ever renormalised.
+Continuous ones are families with closed forms, or any density by quadrature.
+"""
+
+from xent.info.discrete import cross_entropy as cross_entropy
+from xent.info.discrete import entropy as entropy
+from xent.info.discrete import information as information
+from xent.info.discrete import js_distance as js_distance
+from xent.info.discrete import js_divergence as js_divergence
+from xent.info.discrete import kl_divergence as kl_divergence
+from xent.info.joint import conditional_entropy as conditional_entropy
+from xent.info.joint import joint_entropy as joint_entropy
+from xent.info.joint import mutual_information as mutual_information
+from xent.info.units import bits_per_byte as bits_per_byte
+from xent.info.units import perplexity as perplexity
+from xent.info.units import to_bits as to_bits
+from xent.info.units import to_nats as to_nats

@@ -1,0 +1,252 @@
+"""The checks of what callers of xent.info pass, and the only place in it that raises.
+
+Types, shapes and options are always checked. Values are checked where `readable` says so.
+"""
+
+from __future__ import annotations
+
+import math
+import numbers
+import sys
+from collections.abc import Sequence
+from typing import Any
+
+import array_api_compat as compat
+import array_api_compat.numpy as numpy_namespace
+import numpy as np
+
+from xent.errors import bad
+
+Array = Any
+
+
+def readable(array: Array) -> bool:
+    """Whether the values of `array` can be read here without a wait, a graph break or an error.
+
+    So it is for NumPy arrays and every other eager array, and for torch tensors on the CPU that
+    no torch.func transform, torch.compile or subclass (fake, distributed) holds.
+    """
+    if not is_torch(array):
+        return not compat.is_lazy_array(array)
+    import torch
+    from torch._C._functorch import is_functorch_wrapped_tensor
+
+    if torch.compiler.is_compiling() or array.device.type != "cpu":
+        return False
+    plain = type(array) in (torch.Tensor, torch.nn.Parameter)
+    return plain and not is_functorch_wrapped_tensor(array)
+
+
+def is_torch(value: Any) -> bool:
+    """Whether `value` is a torch tensor, without importing torch."""
+    torch = sys.modules.get("torch")
+    return torch is not None and isinstance(value, torch.Tensor)
+
+
+def is_array(value: Any) -> bool:
+    """Whether `value` is an array of any library that follows the array API."""
+    return is_torch(value) or compat.is_array_api_obj(value)
+
+
+def arrays(function: str, **given: Any) -> tuple[Any, list[Array]]:
+    """The namespace of the arguments and the arguments as its arrays of a floating dtype.
+
+    Numbers and lists become NumPy float64 arrays, or take library, dtype and device of the array
+    beside them.
+    """
+    xp: Any
+    found: list[Any] = [v for v in given.values() if is_array(v)]
+    if not found:
+        xp = numpy_namespace
+    elif all(is_torch(v) for v in found):
+        import array_api_compat.torch as xp  # array_namespace would warn under torch.compile
+    else:
+        try:
+            xp = compat.array_namespace(*found)
+        except TypeError:
+            kinds = " and ".join(f"{type(v).__module__}.{type(v).__name__}" for v in found)
+            names = " and ".join(given)
+            expected = "arrays of one library"
+            raise bad(TypeError, function, names, f"types {kinds}", expected) from None
+    result = []
+    for name, value in given.items():
+        if not any(value is v for v in found):
+            value = numpy_array(function, name, value)
+            if found:
+                like = found[0]
+                value = xp.asarray(value, dtype=like.dtype, device=compat.device(like))
+        if not xp.isdtype(value.dtype, "real floating"):
+            raise bad(TypeError, function, name, f"dtype {value.dtype}", "a real floating dtype")
+        result.append(value)
+    return xp, result
+
+
+def numpy_array(function: str, argument: str, value: Any) -> np.ndarray:
+    """Numbers, nested lists of them or a NumPy array, as a new float64 array."""
+    try:
+        array = np.asarray(None if is_torch(value) else value)
+    except ValueError:
+        expected = "lists of equal lengths"
+        raise bad(ValueError, function, argument, "lists of unequal lengths", expected) from None
+    if array.dtype.kind not in "biuf":
+        kind = f"{type(value).__module__}.{type(value).__name__}".removeprefix("builtins.")
+        expected = "real numbers, lists of them or an array"
+        raise bad(TypeError, function, argument, f"type {kind}", expected)
+    return array.astype(np.float64)
+
+
+def class_axes(function: str, axis: Any, pair: bool, **given: Array) -> tuple[int, ...]:
+    """The axes of the classes, two of them for a joint distribution, as the caller counts them."""
+    axes: tuple[Any, ...] = tuple(axis) if isinstance(axis, Sequence) else (axis,)
+    integers = len(axes) > 0 and all(isinstance(a, numbers.Integral) for a in axes)
+    if not integers or (pair and len(axes) != 2):
+        expected = "a pair of integers" if pair else "an integer or a tuple of them"
+        raise bad(TypeError, function, "axis", f"value {axis!r}", expected)
+    axes = tuple(int(a) for a in axes)
+    for name, array in given.items():
+        n = array.ndim
+        if any(not -n <= a < n for a in axes):
+            raise bad(ValueError, function, name, f"{n} dimensions", f"more for axis {axis!r}")
+        if len({a % n for a in axes}) < len(axes):
+            raise bad(ValueError, function, "axis", f"value {axis!r}", "different axes")
+        if any(array.shape[a] == 0 for a in axes):
+            expected = f"at least one class along axis {axis!r}"
+            raise bad(ValueError, function, name, f"shape {tuple(array.shape)}", expected)
+    (first, p), *others = given.items()
+    for name, q in others:
+        if q.ndim != p.ndim and any(a >= 0 for a in axes):
+            expected = f"{p.ndim} as {first}, or a negative axis"
+            raise bad(ValueError, function, name, f"{q.ndim} dimensions", expected)
+        if any(q.shape[a] != p.shape[a] for a in axes):
+            shape, classes = tuple(p.shape), f"the classes of {first}"
+            expected = f"{classes}, which has shape {shape}, along axis {axis!r}"
+            raise bad(ValueError, function, name, f"shape {tuple(q.shape)}", expected)
+        try:
+            np.broadcast_shapes(tuple(p.shape), tuple(q.shape))
+        except ValueError:
+            expected = f"one that broadcasts with {tuple(p.shape)} of {first}"
+            raise bad(ValueError, function, name, f"shape {tuple(q.shape)}", expected) from None
+    return axes
+
+
+def log_base(function: str, base: Any, above: float = 0.0) -> float:
+    """The natural logarithm of the base; None is e."""
+    if base is None:
+        return 1.0
+    if isinstance(base, bool) or not isinstance(base, numbers.Real):
+        kind = f"type {type(base).__name__}"
+        raise bad(TypeError, function, "base", kind, "a number, or None for nats")
+    value = float(base)
+    if not above < value < math.inf or value == 1:
+        expected = "a number > 1" if above else "a number > 0 other than 1"
+        raise bad(ValueError, function, "base", f"value {value!r}", expected)
+    return math.log(value)
+
+
+def logit_flags(function: str, from_logits: Any, count: int) -> tuple[bool, ...]:
+    """For each of `count` arguments, whether it holds logits."""
+    if isinstance(from_logits, bool):
+        return (from_logits,) * count
+    if (
+        count == 2
+        and isinstance(from_logits, Sequence)
+        and len(from_logits) == 2
+        and all(isinstance(flag, bool) for flag in from_logits)
+    ):
+        return tuple(from_logits)
+    expected = "a bool" if count == 1 else "a bool or a pair of bools"
+    raise bad(TypeError, function, "from_logits", f"value {from_logits!r}", expected)
+
+
+def tolerance(xp: Any, dtype: Any, classes: int) -> float:
+    """How far from 1 the sum of `classes` probabilities of `dtype` may be.
+
+    eps for the rounding of the entries, 8 sqrt(V) eps (float32's where that is smaller) for the
+    arithmetic that made them, V times the smallest number > 0 for entries below it.
+    """
+    info = xp.finfo(dtype)
+    eps, smallest = float(info.eps), float(info.smallest_normal) * float(info.eps)
+    return eps + 8 * math.sqrt(classes) * min(eps, 2.0**-23) + classes * smallest
+
+
+def probabilities(
+    function: str, name: str, xp: Any, rows: Array, sizes: tuple[int, ...], dtype: Any
+) -> None:
+    """Rows (..., V) of probabilities: entries finite and >= 0, sums 1 within `tolerance`."""
+    if not readable(rows):
+        return
+    wrong = ~((rows >= 0) & (rows < math.inf))
+    if bool(xp.any(wrong)):
+        place, value = first_entry(xp, wrong, rows, sizes)
+        raise bad(ValueError, function, name, f"{value!r}{place}", "probabilities >= 0")
+    sums, allowed = xp.sum(rows, axis=-1), tolerance(xp, dtype, rows.shape[-1])
+    wrong = xp.abs(sums - 1) > allowed
+    if bool(xp.any(wrong)):
+        place, value = first_entry(xp, wrong, sums, ())
+        expected = f"1 within {allowed:.1e} (xent.info never renormalises)"
+        raise bad(ValueError, function, name, f"sum {value!r}{place}", expected)
+
+
+def logits(function: str, name: str, xp: Any, rows: Array, sizes: tuple[int, ...]) -> None:
+    """Rows (..., V) of logits: finite or -inf, and not all -inf."""
+    if not readable(rows):
+        return
+    wrong = ~(rows < math.inf)
+    if bool(xp.any(wrong)):
+        place, value = first_entry(xp, wrong, rows, sizes)
+        raise bad(ValueError, function, name, f"{value!r}{place}", "logits < inf")
+    largest = xp.max(rows, axis=-1)
+    wrong = largest == -math.inf
+    if bool(xp.any(wrong)):
+        place, _ = first_entry(xp, wrong, largest, ())
+        raise bad(ValueError, function, name, f"only -inf{place}", "a finite logit in each row")
+
+
+def entries(function: str, name: str, xp: Any, values: Array, low: float, high: float) -> None:
+    """Numbers in [low, high], each by itself; nan passes where high is inf."""
+    if not readable(values):
+        return
+    wrong = (values < low) if high == math.inf else ~((values >= low) & (values <= high))
+    if bool(xp.any(wrong)):
+        index, value = first_index(xp, wrong, values)
+        place = f" at index {shown(index)}" if index else ""
+        expected = f"values >= {low:g}" if high == math.inf else f"values in [{low:g}, {high:g}]"
+        raise bad(ValueError, function, name, f"{value!r}{place}", expected)
+
+
+def counts(function: str, name: str, xp: Any, value: Any, like: Array) -> Array:
+    """Integers >= 1 that broadcast with `like`, in its dtype."""
+    array: Any = value if is_array(value) else np.asarray(value)
+    integral = compat.array_namespace(array).isdtype(array.dtype, "integral")
+    if not integral:
+        raise bad(TypeError, function, name, f"dtype {array.dtype}", "integers")
+    counted = xp.asarray(array, dtype=like.dtype, device=compat.device(like))
+    entries(function, name, xp, counted, 1.0, math.inf)
+    try:
+        np.broadcast_shapes(tuple(counted.shape), tuple(like.shape))
+    except ValueError:
+        expected = f"one that broadcasts with {tuple(like.shape)}"
+        raise bad(ValueError, function, name, f"shape {tuple(array.shape)}", expected) from None
+    return counted
+
+
+def first_entry(xp: Any, wrong: Array, values: Array, sizes: tuple[int, ...]) -> tuple[str, float]:
+    """Where the first wrong entry of rows is, in words, and its value; without sizes: the row."""
+    index, value = first_index(xp, wrong, values)
+    row = index[:-1] if sizes else index
+    place = f" in class {shown(np.unravel_index(index[-1], sizes))}" if sizes else ""
+    link = " of row" if sizes else " in row"
+    return place + (f"{link} {shown(row)}" if row else ""), value
+
+
+def first_index(xp: Any, wrong: Array, values: Array) -> tuple[tuple[int, ...], float]:
+    """The index of the first True and the value there."""
+    flat = int(xp.argmax(xp.reshape(xp.astype(wrong, xp.int8), (-1,))))
+    index = tuple(int(i) for i in np.unravel_index(flat, tuple(values.shape)))
+    return index, float(values[index])
+
+
+def shown(index: tuple[Any, ...]) -> str:
+    """An index as text: 3, or (1, 3)."""
+    numbers_ = tuple(int(i) for i in index)
+    return str(numbers_[0]) if len(numbers_) == 1 else str(numbers_)
