@@ -109,8 +109,9 @@ def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
     if like is not None and namespace(value) is not namespace(like):
         has, wanted = (f"type {_type_name(a)}" for a in (value, like))
         raise bad(TypeError, function, name, has, f"{wanted[5:]}, as the logits")
-    if like is not None and value.device != like.device:
-        has = f"device {value.device}"
+    where = getattr(value, "device", None)
+    if like is not None and where != like.device:
+        has = f"device {where}"
         raise bad(ValueError, function, name, has, f"{like.device}, as the logits")
     return value
 

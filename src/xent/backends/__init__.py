@@ -55,7 +55,7 @@ def run_vjp(
             by_output = loss.partials(xp, result.outputs, weight, spec)
             scale = reduction.row_scale(xp, given, divisor, weight)
             cotangents = tuple(None if d is None else scale * d for d in by_output)
-            return rows.spread(reference.vjp(op, rows.arrays, result, cotangents, plan))
+            return rows.spread(reference.vjp(op, rows.arrays, result.residuals, cotangents, plan))
 
     return value, vjp
 
@@ -72,7 +72,9 @@ def run_op_vjp(op: Op, rows: Rows, function: str) -> tuple[Any, Callable[..., An
     def vjp(upstream: Any) -> Any:
         cotangent = upstream_entries(function, upstream, rows)
         with backend.untracked():
-            return rows.spread(reference.vjp(op, (rows.logits,), result, (cotangent,), None))
+            return rows.spread(
+                reference.vjp(op, (rows.logits,), result.residuals, (cotangent,), None)
+            )
 
     return value, vjp
 

@@ -31,12 +31,12 @@ def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
         return op.forward(namespace(arrays[0]), arrays, _blocks(arrays[0], plan))
 
 
-def vjp(op: Op, arrays: tuple, result: Result, cotangents: tuple, plan: Plan | None) -> Any:
+def vjp(op: Op, arrays: tuple, residuals: tuple, cotangents: tuple, plan: Plan | None) -> Any:
     """The gradient of an op by its first array."""
     wanted = (True,) + (False,) * (len(arrays) - 1)
     with quiet():
         xp, blocks = namespace(arrays[0]), _blocks(arrays[0], plan)
-        return op.vjp(xp, arrays, result, cotangents, wanted, blocks)[0]
+        return op.vjp(xp, arrays, residuals, cotangents, wanted, blocks)[0]
 
 
 def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:

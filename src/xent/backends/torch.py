@@ -85,26 +85,25 @@ class _Traced(torch.autograd.Function):
         op, blocks, *arrays = inputs
         residuals = output[op.outputs :]
         ctx.op, ctx.blocks, ctx.count = op, blocks, len(arrays)
-        ctx.save_for_backward(*arrays, *output)
-        ctx.save_for_forward(*arrays, *output)
+        ctx.save_for_backward(*arrays, *residuals)
+        ctx.save_for_forward(*arrays, *residuals)
         ctx.mark_non_differentiable(*(r for r in residuals if r is not None))
         ctx.set_materialize_grads(False)
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> tuple:
-        arrays, output = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        arrays, residuals = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
         op = ctx.op
         cotangents = cotangents[: op.outputs]
         wanted = ctx.needs_input_grad[2:]
         if all(c is None for c in cotangents):
             return (None,) * (ctx.count + 2)
         if _differentiated(*arrays, *cotangents):
-            result = op.forward(xp, arrays, ctx.blocks)
+            residuals = op.forward(xp, arrays, ctx.blocks).residuals
             blocks = ctx.blocks
         else:
-            result = Result(output[: op.outputs], output[op.outputs :])
             blocks = Blocks(ctx.blocks.bytes, write=True)
-        return None, None, *op.vjp(xp, arrays, result, cotangents, wanted, blocks)
+        return None, None, *op.vjp(xp, arrays, residuals, cotangents, wanted, blocks)
 
 
 class _Apply(_Traced):
@@ -117,9 +116,9 @@ class _Apply(_Traced):
         # jvp: they are let through, and those of this level, already given, are taken off.
         with forward_ad._set_fwd_grad_enabled(True):
             arrays = tuple(_primal(array) for array in ctx.saved_tensors[: ctx.count])
-            result = op.forward(xp, arrays, ctx.blocks)
-            outputs = op.jvp(xp, arrays, result, tangents, ctx.blocks)
-        return (*outputs, *(None for _ in result.residuals))
+            residuals = op.forward(xp, arrays, ctx.blocks).residuals
+            outputs = op.jvp(xp, arrays, residuals, tangents, ctx.blocks)
+        return (*outputs, *(None for _ in residuals))
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:

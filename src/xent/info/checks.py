@@ -5,6 +5,7 @@ Types, shapes and options are always checked. Values are checked where `readable
 
 from __future__ import annotations
 
+import itertools
 import math
 import numbers
 import sys
@@ -250,3 +251,135 @@ def shown(index: tuple[Any, ...]) -> str:
     """An index as text: 3, or (1, 3)."""
     numbers_ = tuple(int(i) for i in index)
     return str(numbers_[0]) if len(numbers_) == 1 else str(numbers_)
+
+
+def parameters(family: str, positive: str, **given: Any) -> dict[str, Any]:
+    """Parameters as read-only float64: finite, those named in `positive` > 0, of shapes that
+    broadcast.
+    """
+    result = {}
+    for name, value in given.items():
+        array = numpy_array(family, name, value)
+        lower = 0.0 if name in positive.split() else -math.inf
+        wrong = ~((array > lower) & (array < math.inf))
+        if wrong.any():
+            index, entry = first_index(numpy_namespace, wrong, array)
+            place = f" at index {shown(index)}" if index else ""
+            expected = "> 0 and finite" if lower == 0 else "a finite number"
+            raise bad(ValueError, family, name, f"value {entry!r}{place}", expected)
+        array.flags.writeable = False
+        result[name] = array[()]
+    shapes = [np.shape(v) for v in result.values()]
+    try:
+        np.broadcast_shapes(*shapes)
+    except ValueError:
+        names = " and ".join(given)
+        found = f"shapes {' and '.join(map(str, shapes))}"
+        raise bad(ValueError, family, names, found, "shapes that broadcast") from None
+    return result
+
+
+def bounds(family: str, low: Any, high: Any) -> dict[str, Any]:
+    """Bounds of an interval of a finite width > 0."""
+    result = parameters(family, "", low=low, high=high)
+    with np.errstate(over="ignore"):
+        width = np.asarray(result["high"] - result["low"])
+    wrong = ~((width > 0) & (width < math.inf))
+    if wrong.any():
+        index, entry = first_index(numpy_namespace, wrong, width)
+        place = f" at index {shown(index)}" if index else ""
+        found, expected = f"a width of {entry!r}{place}", "> 0 and finite"
+        raise bad(ValueError, family, "high - low", found, expected)
+    return result
+
+
+def normal_parameters(family: str, mean: Any, covariance: Any) -> dict[str, Any]:
+    """A mean (..., D) and a covariance (..., D, D), symmetric and positive definite."""
+    mean = np.atleast_1d(parameters(family, "", mean=mean)["mean"])
+    matrix = np.asarray(parameters(family, "", covariance=covariance)["covariance"])
+    d = mean.shape[-1]
+    if matrix.ndim < 2 or matrix.shape[-2:] != (d, d) or d == 0:
+        expected = f"(..., {d}, {d}) for a mean of length {d}"
+        raise bad(ValueError, family, "covariance", f"shape {matrix.shape}", expected)
+    lopsided = np.max(np.abs(matrix - np.swapaxes(matrix, -1, -2)))
+    if lopsided > 8 * np.finfo(float).eps * np.max(np.abs(matrix)):
+        found = f"a difference of {lopsided:.3g} from its transpose"
+        raise bad(ValueError, family, "covariance", found, "a symmetric matrix")
+    lowest = float(np.min(np.linalg.eigvalsh(matrix)))
+    try:
+        np.linalg.cholesky(matrix)
+    except np.linalg.LinAlgError:
+        found = f"the eigenvalue {lowest:.3g}"
+        raise bad(ValueError, family, "covariance", found, "a positive definite matrix") from None
+    return {"mean": mean, "covariance": matrix}
+
+
+def same_family(function: str, one: Any, other: Any) -> None:
+    """Both are of one family, and their parameters have shapes that broadcast."""
+    if type(one) is not type(other):
+        found = f"type {type(other).__name__}"
+        raise bad(TypeError, function, "other", found, type(one).__name__)
+    for name, value in vars(one).items():
+        shape, expected = np.shape(getattr(other, name)), np.shape(value)
+        core = -1 if name == "mean" and "covariance" in vars(one) else len(shape)
+        try:
+            np.broadcast_shapes(shape, expected)
+        except ValueError:
+            core = None
+        if core is None or shape[core:] != expected[core:]:
+            wanted = f"one that broadcasts with {expected}"
+            raise bad(ValueError, function, f"other.{name}", f"shape {shape}", wanted)
+
+
+def pieces(function: str, low: Any, high: Any, points: Any) -> list[tuple[float, float]]:
+    """The intervals between the limits and the points between them."""
+    try:
+        edges = [float(low), *(float(v) for v in points), float(high)]
+    except (TypeError, ValueError):
+        found = f"values {low!r}, {high!r} and {points!r}"
+        raise bad(TypeError, function, "low, high or points", found, "numbers") from None
+    if not all(a < b for a, b in itertools.pairwise(edges)):
+        raise bad(
+            ValueError, function, "low, *points, high", f"values {edges}", "increasing numbers"
+        )
+    return list(itertools.pairwise(edges))
+
+
+def callable_density(function: str, name: str, density: Any) -> None:
+    """A density is a function."""
+    if not callable(density):
+        raise bad(TypeError, function, name, f"type {type(density).__name__}", "a function")
+
+
+def density_value(function: str, name: str, x: float, value: Any, log: bool) -> float:
+    """A density, or its logarithm, at one point: a number >= 0, or < inf."""
+    value = float(value)
+    if not (-math.inf if log else 0.0) <= value < math.inf:
+        expected = "a logarithm < inf" if log else ">= 0 and finite"
+        raise bad(ValueError, function, name, f"value {value!r} at {x!r}", expected)
+    return value
+
+
+def unit_mass(function: str, name: str, mass: float, low: float, high: float) -> None:
+    """A density integrates to 1."""
+    if abs(mass - 1) > 1e-8:
+        found = f"integral {mass:.9g} from {low:g} to {high:g}"
+        expected = "1 within 1e-08 (a narrow peak is found with points=)"
+        raise bad(ValueError, function, name, found, expected)
+
+
+def converged(
+    function: str, what: str, value: float, error: float, low: float, high: float
+) -> None:
+    """The error estimate of an integral is small against it."""
+    allowed = 1e-8 * max(1.0, abs(value))
+    if not error <= allowed or not abs(value) < math.inf:
+        found = f"integral {value:.9g} with error {error:.1g} from {low:g} to {high:g}"
+        expected = f"an error of at most {allowed:.1g} (split the range with points=)"
+        raise bad(ValueError, function, what, found, expected)
+
+
+def not_covered(function: str, x: float, p: float) -> None:
+    """q is 0 at x, where p is not."""
+    expected = "> 0 wherever p is: else the result is inf (log=True if q underflows)"
+    raise bad(ValueError, function, "q", f"value 0.0 at {x!r}, where p is {p:.3g}", expected)

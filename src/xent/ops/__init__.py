@@ -3,8 +3,8 @@
 An op is a frozen record of its options with three methods, on arrays (N, D, V) or (N, D):
 
     forward(xp, arrays, blocks)                             -> Result(outputs, residuals)
-    vjp(xp, arrays, result, cotangents, wanted, blocks)     -> a gradient or None for each array
-    jvp(xp, arrays, result, tangents, blocks)               -> the tangent of each output
+    vjp(xp, arrays, residuals, cotangents, wanted, blocks)  -> a gradient or None for each array
+    jvp(xp, arrays, residuals, tangents, blocks)            -> the tangent of each output
 
 `folds` says which arrays hold rows; the others are shared by all rows. `outputs` is the number of
 outputs. A cotangent or a tangent that is None is zero.
@@ -49,12 +49,12 @@ class Op(Protocol):
         self,
         xp: Any,
         arrays: tuple,
-        result: Result,
+        residuals: tuple,
         cotangents: tuple,
         wanted: tuple[bool, ...],
         blocks: Blocks,
     ) -> tuple: ...
 
     def jvp(
-        self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks
+        self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
     ) -> tuple: ...

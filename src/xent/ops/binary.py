@@ -54,7 +54,7 @@ class BinaryCrossEntropy:
         self,
         xp: Any,
         arrays: tuple,
-        result: Result,
+        residuals: tuple,
         cotangents: tuple,
         wanted: tuple,
         blocks: Blocks,
@@ -70,7 +70,9 @@ class BinaryCrossEntropy:
 
         return over_rows(xp, block, (*arrays, cotangents[0]), blocks)
 
-    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
+    def jvp(
+        self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
+    ) -> tuple:
         def block(*given: Any) -> tuple:
             x, y, w, v = _work(xp, *given[:4])
             partials = _partials(xp, x, y, w, v)

@@ -40,7 +40,7 @@ class NegativeLogLikelihood:
         self,
         xp: Any,
         arrays: tuple,
-        result: Result,
+        residuals: tuple,
         cotangents: tuple,
         wanted: tuple,
         blocks: Blocks,
@@ -59,7 +59,9 @@ class NegativeLogLikelihood:
         (dx,) = over_rows(xp, block, (log_probs, codes, cotangents[0]), blocks)
         return dx, None, None
 
-    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
+    def jvp(
+        self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
+    ) -> tuple:
         _, codes, weight = arrays
         return (self._pick(xp, (tangents[0], codes, weight), blocks),)
 

@@ -44,18 +44,20 @@ class Softmax:
         self,
         xp: Any,
         arrays: tuple,
-        result: Result,
+        residuals: tuple,
         cotangents: tuple,
         wanted: tuple,
         blocks: Blocks,
     ) -> tuple:
-        return self._along(xp, arrays[0], result, cotangents[0], blocks, transposed=True)
+        return self._along(xp, arrays[0], residuals, cotangents[0], blocks, transposed=True)
 
-    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
-        return self._along(xp, arrays[0], result, tangents[0], blocks, transposed=False)
+    def jvp(
+        self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
+    ) -> tuple:
+        return self._along(xp, arrays[0], residuals, tangents[0], blocks, transposed=False)
 
     def _along(
-        self, xp: Any, x: Any, result: Result, direction: Any, blocks: Blocks, transposed: bool
+        self, xp: Any, x: Any, residuals: tuple, direction: Any, blocks: Blocks, transposed: bool
     ) -> tuple:
         if x.shape[-1] == 0:
             return (xp.zeros_like(x),)
@@ -72,7 +74,7 @@ class Softmax:
                 y = y if self.log else weighted(xp, p, y)
             return (xp.astype(y, x.dtype),)
 
-        return over_rows(xp, block, (x, *result.residuals, direction), blocks)
+        return over_rows(xp, block, (x, *residuals, direction), blocks)
 
 
 def _log_vjp(xp: Any, row: Row, p: Any, tail: Any, g: Any) -> Any:

@@ -53,10 +53,7 @@ class RowStats:
             s = surprisal(xp, row, tail)
             nll = None if t is None else expected_surprisal(xp, s, t, _work(xp, weight, s))
             smooth = self._smooth(xp, s, _work(xp, weight, s)) if self.smooth else None
-            entropy = None
-            if self.entropy:
-                p = row.probabilities(xp, tail)
-                entropy = row_sum(xp, weighted(xp, p, s))
+            entropy = _entropy(xp, row.probabilities(xp, tail), s) if self.entropy else None
             lse = xp.where(xp.isinf(row.top), row.top, row.top + xp.log1p(tail))
             outputs = (lse, nll, smooth, entropy)
             return (*silence(xp, t, outputs), row.k, tail)
@@ -68,7 +65,7 @@ class RowStats:
         self,
         xp: Any,
         arrays: tuple,
-        result: Result,
+        residuals: tuple,
         cotangents: tuple,
         wanted: tuple,
         blocks: Blocks,
@@ -81,12 +78,12 @@ class RowStats:
         wanted = (wanted[0], wanted[1] and cotangents[1] is not None, wanted[2])
         dweights: list = []
 
-        def block(x: Any, t: Any, k: Any, tail: Any, entropy: Any, *g: Any) -> tuple:
+        def block(x: Any, t: Any, k: Any, tail: Any, *g: Any) -> tuple:
             row = self._shift(xp, x, t, k)
             w = _work(xp, weight, row.high)
             dx = dt = None
             if wanted[0]:
-                dx = self._dlogits(xp, row, tail, t, w, entropy, g) * row.slope
+                dx = self._dlogits(xp, row, tail, t, w, g) * row.slope
                 dx = xp.astype(silence(xp, t, (dx,))[0], x.dtype)
             s = surprisal(xp, row, tail) if wanted[1] or wanted[2] else None
             if wanted[1]:
@@ -96,20 +93,23 @@ class RowStats:
                 dweights.append(self._dweight(xp, s, t, g))
             return dx, dt
 
-        inputs = (logits, target, *result.residuals, result.outputs[3], *cotangents)
+        inputs = (logits, target, *residuals, *cotangents)
         dlogits, dtarget = over_rows(xp, block, inputs, blocks)
         dweight = None
         if wanted[2]:
             dweight = xp.astype(row_sum(xp, xp.stack(dweights, axis=-1)), weight.dtype)
         return dlogits, dtarget, dweight
 
-    def jvp(self, xp: Any, arrays: tuple, result: Result, tangents: tuple, blocks: Blocks) -> tuple:
+    def jvp(
+        self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
+    ) -> tuple:
         logits, target, weight = arrays
         dweight = tangents[2]
         if logits.shape[-1] == 0:
-            return tuple(None if o is None else xp.zeros_like(o) for o in result.outputs)
+            moved = self._no_classes(xp, logits, target).outputs
+            return tuple(None if o is None else xp.zeros_like(o) for o in moved)
 
-        def block(x: Any, t: Any, k: Any, tail: Any, entropy: Any, dx: Any, dt: Any) -> tuple:
+        def block(x: Any, t: Any, k: Any, tail: Any, dx: Any, dt: Any) -> tuple:
             row = self._shift(xp, x, t, k)
             s = surprisal(xp, row, tail)
             w, dw = _work(xp, weight, s), _work(xp, dweight, s)
@@ -131,10 +131,10 @@ class RowStats:
                 if dw is not None:
                     smooth = smooth + self._smooth(xp, s, dw)
             if self.entropy:
-                dentropy = row_sum(xp, weighted(xp, p, s - entropy[:, None]) * h)
+                dentropy = row_sum(xp, weighted(xp, p, s - _entropy(xp, p, s)[:, None]) * h)
             return silence(xp, t, (du_k + mean_h, nll, smooth, dentropy))
 
-        inputs = (logits, target, *result.residuals, result.outputs[3], *tangents[:2])
+        inputs = (logits, target, *residuals, *tangents[:2])
         return over_rows(xp, block, inputs, blocks)
 
     def _shift(self, xp: Any, x: Any, t: Any, k: Any = None) -> Row:
@@ -143,7 +143,7 @@ class RowStats:
             x = xp.where(t[:, None] == IGNORED, 0.0, x)
         return shift(xp, x, k, logit_scale=self.logit_scale, softcap=self.softcap)
 
-    def _dlogits(self, xp: Any, row: Row, tail: Any, t: Any, w: Any, entropy: Any, g: tuple) -> Any:
+    def _dlogits(self, xp: Any, row: Row, tail: Any, t: Any, w: Any, g: tuple) -> Any:
         """(R, V) derivative by the transformed logits; g are the cotangents of the outputs."""
         p = row.probabilities(xp, tail)
         rest = (tail / (1 + tail))[:, None]  # 1 - p_k
@@ -164,8 +164,8 @@ class RowStats:
         if g_lse is not None:
             du = du + g_lse * p
         if g_entropy is not None:
-            above = surprisal(xp, row, tail) - entropy[:, None]
-            du = du + g_entropy * weighted(xp, p, above)
+            s = surprisal(xp, row, tail)
+            du = du + g_entropy * weighted(xp, p, s - _entropy(xp, p, s)[:, None])
         return du
 
     def _smooth(self, xp: Any, s: Any, w: Any) -> Any:
@@ -189,6 +189,10 @@ class RowStats:
             zeros if self.entropy else None,
         )
         return Result(outputs, (xp.zeros(lead, dtype=xp.int64, device=where), zeros))
+
+
+def _entropy(xp: Any, p: Any, s: Any) -> Any:
+    return row_sum(xp, weighted(xp, p, s))
 
 
 def expected_surprisal(xp: Any, s: Any, t: Any, w: Any) -> Any:
