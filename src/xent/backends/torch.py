@@ -92,7 +92,8 @@ class _Traced(torch.autograd.Function):
 
     @staticmethod
     def backward(ctx: Any, *cotangents: Any) -> tuple:
-        arrays, residuals = ctx.saved_tensors[: ctx.count], ctx.saved_tensors[ctx.count :]
+        saved = ctx.saved_tensors  # read once: the hooks of a checkpoint unpack it but once
+        arrays, residuals = saved[: ctx.count], saved[ctx.count :]
         op = ctx.op
         cotangents = cotangents[: op.outputs]
         wanted = ctx.needs_input_grad[2:]

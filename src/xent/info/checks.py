@@ -44,6 +44,12 @@ def is_torch(value: Any) -> bool:
     return torch is not None and isinstance(value, torch.Tensor)
 
 
+def device(array: Array) -> Any:
+    """Where the array lies."""
+    # Not compat.device for torch: torch.compile would warn of its caches.
+    return array.device if is_torch(array) else compat.device(array)
+
+
 def is_array(value: Any) -> bool:
     """Whether `value` is an array of any library that follows the array API."""
     return is_torch(value) or compat.is_array_api_obj(value)
@@ -75,7 +81,7 @@ def arrays(function: str, **given: Any) -> tuple[Any, list[Array]]:
             value = numpy_array(function, name, value)
             if found:
                 like = found[0]
-                value = xp.asarray(value, dtype=like.dtype, device=compat.device(like))
+                value = xp.asarray(value, dtype=like.dtype, device=device(like))
         if not xp.isdtype(value.dtype, "real floating"):
             raise bad(TypeError, function, name, f"dtype {value.dtype}", "a real floating dtype")
         result.append(value)
@@ -106,28 +112,38 @@ def class_axes(function: str, axis: Any, pair: bool, **given: Array) -> tuple[in
     axes = tuple(int(a) for a in axes)
     for name, array in given.items():
         n = array.ndim
+        if n < len(axes):
+            raise bad(ValueError, function, name, f"{n} dimensions", f"at least {len(axes)}")
         if any(not -n <= a < n for a in axes):
-            raise bad(ValueError, function, name, f"{n} dimensions", f"more for axis {axis!r}")
+            expected = f"{-n} to {n - 1} for the {n} dimensions of {name}"
+            raise bad(ValueError, function, "axis", f"value {axis!r}", expected)
         if len({a % n for a in axes}) < len(axes):
             raise bad(ValueError, function, "axis", f"value {axis!r}", "different axes")
         if any(array.shape[a] == 0 for a in axes):
             expected = f"at least one class along axis {axis!r}"
             raise bad(ValueError, function, name, f"shape {tuple(array.shape)}", expected)
-    (first, p), *others = given.items()
+    (first_name, p), *others = given.items()
     for name, q in others:
+        shape, found = tuple(p.shape), f"shape {tuple(q.shape)}"
         if q.ndim != p.ndim and any(a >= 0 for a in axes):
-            expected = f"{p.ndim} as {first}, or a negative axis"
-            raise bad(ValueError, function, name, f"{q.ndim} dimensions", expected)
+            expected = f"{p.ndim} dimensions as {first_name}, or a negative axis"
+            raise bad(ValueError, function, name, found, expected)
         if any(q.shape[a] != p.shape[a] for a in axes):
-            shape, classes = tuple(p.shape), f"the classes of {first}"
-            expected = f"{classes}, which has shape {shape}, along axis {axis!r}"
-            raise bad(ValueError, function, name, f"shape {tuple(q.shape)}", expected)
-        try:
-            np.broadcast_shapes(tuple(p.shape), tuple(q.shape))
-        except ValueError:
-            expected = f"one that broadcasts with {tuple(p.shape)} of {first}"
-            raise bad(ValueError, function, name, f"shape {tuple(q.shape)}", expected) from None
+            expected = f"the classes of {first_name}, of shape {shape}, along axis {axis!r}"
+            raise bad(ValueError, function, name, found, expected)
+        if not fit(shape, q.shape):
+            expected = f"one that broadcasts with {shape} of {first_name}"
+            raise bad(ValueError, function, name, found, expected)
     return axes
+
+
+def fit(*shapes: Any) -> bool:
+    """Whether the shapes broadcast."""
+    try:
+        np.broadcast_shapes(*map(tuple, shapes))
+    except ValueError:
+        return False
+    return True
 
 
 def log_base(function: str, base: Any, above: float = 0.0) -> float:
@@ -178,29 +194,38 @@ def probabilities(
         return
     wrong = ~((rows >= 0) & (rows < math.inf))
     if bool(xp.any(wrong)):
-        place, value = first_entry(xp, wrong, rows, sizes)
-        raise bad(ValueError, function, name, f"{value!r}{place}", "probabilities >= 0")
+        found = entry(xp, wrong, rows, sizes)
+        raise bad(ValueError, function, name, found, "finite probabilities >= 0")
     sums, allowed = xp.sum(rows, axis=-1), tolerance(xp, dtype, rows.shape[-1])
     wrong = xp.abs(sums - 1) > allowed
     if bool(xp.any(wrong)):
-        place, value = first_entry(xp, wrong, sums, ())
-        expected = f"1 within {allowed:.1e} (xent.info never renormalises)"
-        raise bad(ValueError, function, name, f"sum {value!r}{place}", expected)
+        row, value = first(xp, wrong, sums)
+        found = f"sum {value!r}{at('in row', row)}"
+        raise bad(ValueError, function, name, found, f"1 within {allowed:.1e}")
 
 
 def logits(function: str, name: str, xp: Any, rows: Array, sizes: tuple[int, ...]) -> None:
-    """Rows (..., V) of logits: finite or -inf, and not all -inf."""
+    """Rows (..., V) of logits: -inf, or finite with differences that are; and not all -inf."""
     if not readable(rows):
         return
-    wrong = ~(rows < math.inf)
+    limit = float(xp.finfo(rows.dtype).max) / 4
+    wrong = ~(xp.abs(rows) < limit) & (rows != -math.inf)
     if bool(xp.any(wrong)):
-        place, value = first_entry(xp, wrong, rows, sizes)
-        raise bad(ValueError, function, name, f"{value!r}{place}", "logits < inf")
+        expected = f"logits that are -inf or of a size below {limit:.1e}"
+        raise bad(ValueError, function, name, entry(xp, wrong, rows, sizes), expected)
     largest = xp.max(rows, axis=-1)
     wrong = largest == -math.inf
     if bool(xp.any(wrong)):
-        place, _ = first_entry(xp, wrong, largest, ())
-        raise bad(ValueError, function, name, f"only -inf{place}", "a finite logit in each row")
+        row, _ = first(xp, wrong, largest)
+        found = f"only -inf{at('in row', row)}"
+        raise bad(ValueError, function, name, found, "a finite logit in each row")
+
+
+def entry(xp: Any, wrong: Array, rows: Array, sizes: tuple[int, ...]) -> str:
+    """The first wrong entry of rows in words; `sizes` are those of the axes of the classes."""
+    index, value = first(xp, wrong, rows)
+    place = at("in class", tuple(np.unravel_index(index[-1], sizes)))
+    return f"{value!r}{place}{at('of row', index[:-1])}"
 
 
 def entries(function: str, name: str, xp: Any, values: Array, low: float, high: float) -> None:
@@ -209,10 +234,10 @@ def entries(function: str, name: str, xp: Any, values: Array, low: float, high: 
         return
     wrong = (values < low) if high == math.inf else ~((values >= low) & (values <= high))
     if bool(xp.any(wrong)):
-        index, value = first_index(xp, wrong, values)
-        place = f" at index {shown(index)}" if index else ""
-        expected = f"values >= {low:g}" if high == math.inf else f"values in [{low:g}, {high:g}]"
-        raise bad(ValueError, function, name, f"{value!r}{place}", expected)
+        index, value = first(xp, wrong, values)
+        found = f"value {value!r}{at('at index', index)}"
+        expected = f">= {low:g}" if high == math.inf else f"from {low:g} to {high:g}"
+        raise bad(ValueError, function, name, found, expected)
 
 
 def counts(function: str, name: str, xp: Any, value: Any, like: Array) -> Array:
@@ -221,36 +246,25 @@ def counts(function: str, name: str, xp: Any, value: Any, like: Array) -> Array:
     integral = compat.array_namespace(array).isdtype(array.dtype, "integral")
     if not integral:
         raise bad(TypeError, function, name, f"dtype {array.dtype}", "integers")
-    counted = xp.asarray(array, dtype=like.dtype, device=compat.device(like))
+    counted = xp.asarray(array, dtype=like.dtype, device=device(like))
     entries(function, name, xp, counted, 1.0, math.inf)
-    try:
-        np.broadcast_shapes(tuple(counted.shape), tuple(like.shape))
-    except ValueError:
+    if not fit(counted.shape, like.shape):
         expected = f"one that broadcasts with {tuple(like.shape)}"
-        raise bad(ValueError, function, name, f"shape {tuple(array.shape)}", expected) from None
+        raise bad(ValueError, function, name, f"shape {tuple(counted.shape)}", expected)
     return counted
 
 
-def first_entry(xp: Any, wrong: Array, values: Array, sizes: tuple[int, ...]) -> tuple[str, float]:
-    """Where the first wrong entry of rows is, in words, and its value; without sizes: the row."""
-    index, value = first_index(xp, wrong, values)
-    row = index[:-1] if sizes else index
-    place = f" in class {shown(np.unravel_index(index[-1], sizes))}" if sizes else ""
-    link = " of row" if sizes else " in row"
-    return place + (f"{link} {shown(row)}" if row else ""), value
-
-
-def first_index(xp: Any, wrong: Array, values: Array) -> tuple[tuple[int, ...], float]:
+def first(xp: Any, wrong: Array, values: Array) -> tuple[tuple[int, ...], float]:
     """The index of the first True and the value there."""
     flat = int(xp.argmax(xp.reshape(xp.astype(wrong, xp.int8), (-1,))))
     index = tuple(int(i) for i in np.unravel_index(flat, tuple(values.shape)))
     return index, float(values[index])
 
 
-def shown(index: tuple[Any, ...]) -> str:
-    """An index as text: 3, or (1, 3)."""
-    numbers_ = tuple(int(i) for i in index)
-    return str(numbers_[0]) if len(numbers_) == 1 else str(numbers_)
+def at(words: str, index: tuple[Any, ...]) -> str:
+    """An index in words: " in row 3", " in row (1, 3)", nothing where there is no index."""
+    plain = tuple(int(i) for i in index)
+    return f" {words} {plain[0] if len(plain) == 1 else plain}" if plain else ""
 
 
 def parameters(family: str, positive: str, **given: Any) -> dict[str, Any]:
@@ -263,19 +277,16 @@ def parameters(family: str, positive: str, **given: Any) -> dict[str, Any]:
         lower = 0.0 if name in positive.split() else -math.inf
         wrong = ~((array > lower) & (array < math.inf))
         if wrong.any():
-            index, entry = first_index(numpy_namespace, wrong, array)
-            place = f" at index {shown(index)}" if index else ""
+            index, number = first(numpy_namespace, wrong, array)
+            found = f"value {number!r}{at('at index', index)}"
             expected = "> 0 and finite" if lower == 0 else "a finite number"
-            raise bad(ValueError, family, name, f"value {entry!r}{place}", expected)
+            raise bad(ValueError, family, name, found, expected)
         array.flags.writeable = False
         result[name] = array[()]
     shapes = [np.shape(v) for v in result.values()]
-    try:
-        np.broadcast_shapes(*shapes)
-    except ValueError:
-        names = " and ".join(given)
-        found = f"shapes {' and '.join(map(str, shapes))}"
-        raise bad(ValueError, family, names, found, "shapes that broadcast") from None
+    if not fit(*shapes):
+        names, found = " and ".join(given), f"shapes {' and '.join(map(str, shapes))}"
+        raise bad(ValueError, family, names, found, "shapes that broadcast")
     return result
 
 
@@ -286,10 +297,9 @@ def bounds(family: str, low: Any, high: Any) -> dict[str, Any]:
         width = np.asarray(result["high"] - result["low"])
     wrong = ~((width > 0) & (width < math.inf))
     if wrong.any():
-        index, entry = first_index(numpy_namespace, wrong, width)
-        place = f" at index {shown(index)}" if index else ""
-        found, expected = f"a width of {entry!r}{place}", "> 0 and finite"
-        raise bad(ValueError, family, "high - low", found, expected)
+        index, number = first(numpy_namespace, wrong, width)
+        found = f"value {number!r}{at('at index', index)}"
+        raise bad(ValueError, family, "high - low", found, "> 0 and finite")
     return result
 
 
@@ -298,18 +308,18 @@ def normal_parameters(family: str, mean: Any, covariance: Any) -> dict[str, Any]
     mean = np.atleast_1d(parameters(family, "", mean=mean)["mean"])
     matrix = np.asarray(parameters(family, "", covariance=covariance)["covariance"])
     d = mean.shape[-1]
-    if matrix.ndim < 2 or matrix.shape[-2:] != (d, d) or d == 0:
-        expected = f"(..., {d}, {d}) for a mean of length {d}"
+    square = matrix.ndim >= 2 and matrix.shape[-2:] == (d, d) and d > 0
+    if not square or not fit(mean.shape[:-1], matrix.shape[:-2]):
+        expected = f"(..., {d}, {d}) for a mean of shape {mean.shape}"
         raise bad(ValueError, family, "covariance", f"shape {matrix.shape}", expected)
     lopsided = np.max(np.abs(matrix - np.swapaxes(matrix, -1, -2)))
     if lopsided > 8 * np.finfo(float).eps * np.max(np.abs(matrix)):
         found = f"a difference of {lopsided:.3g} from its transpose"
         raise bad(ValueError, family, "covariance", found, "a symmetric matrix")
-    lowest = float(np.min(np.linalg.eigvalsh(matrix)))
     try:
         np.linalg.cholesky(matrix)
     except np.linalg.LinAlgError:
-        found = f"the eigenvalue {lowest:.3g}"
+        found = f"the eigenvalue {np.min(np.linalg.eigvalsh(matrix)):.3g}"
         raise bad(ValueError, family, "covariance", found, "a positive definite matrix") from None
     return {"mean": mean, "covariance": matrix}
 
@@ -321,12 +331,8 @@ def same_family(function: str, one: Any, other: Any) -> None:
         raise bad(TypeError, function, "other", found, type(one).__name__)
     for name, value in vars(one).items():
         shape, expected = np.shape(getattr(other, name)), np.shape(value)
-        core = -1 if name == "mean" and "covariance" in vars(one) else len(shape)
-        try:
-            np.broadcast_shapes(shape, expected)
-        except ValueError:
-            core = None
-        if core is None or shape[core:] != expected[core:]:
+        lengths = (shape[-1:], expected[-1:]) if "covariance" in vars(one) else ((), ())
+        if lengths[0] != lengths[1] or not fit(shape, expected):
             wanted = f"one that broadcasts with {expected}"
             raise bad(ValueError, function, f"other.{name}", f"shape {shape}", wanted)
 
@@ -352,12 +358,16 @@ def callable_density(function: str, name: str, density: Any) -> None:
 
 
 def density_value(function: str, name: str, x: float, value: Any, log: bool) -> float:
-    """A density, or its logarithm, at one point: a number >= 0, or < inf."""
-    value = float(value)
-    if not (-math.inf if log else 0.0) <= value < math.inf:
-        expected = "a logarithm < inf" if log else ">= 0 and finite"
-        raise bad(ValueError, function, name, f"value {value!r} at {x!r}", expected)
-    return value
+    """A density, or its logarithm, at one point."""
+    try:
+        number = float(value)
+    except (TypeError, ValueError):
+        found = f"type {type(value).__name__} at {x!r}"
+        raise bad(TypeError, function, name, found, "one number for one point") from None
+    if not (-math.inf <= number < 709 if log else 0 <= number < math.inf):
+        expected = "a logarithm < 709" if log else ">= 0 and finite"
+        raise bad(ValueError, function, name, f"value {number!r} at {x!r}", expected)
+    return number
 
 
 def unit_mass(function: str, name: str, mass: float, low: float, high: float) -> None:

@@ -9,8 +9,8 @@ and large parameters keep their digits. In them e(s) = s - 1 - log s, which is >
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass, fields
-from typing import Any, cast
+from dataclasses import dataclass
+from typing import Any
 
 import array_api_compat.numpy as xp
 import numpy as np
@@ -33,15 +33,13 @@ class Family:
     >>> p.kl_divergence(q)
     np.float64(0.4431471805599453)
     >>> p.cross_entropy(q)
-    np.float64(1.8620857137646182)
+    np.float64(1.862085713764618)
     >>> p.density([0.0, 1.0])
     array([0.39894228, 0.24197072])
     """
 
     def __repr__(self) -> str:
-        values = ", ".join(
-            f"{f.name}={getattr(self, f.name).tolist()}" for f in fields(cast(Any, self))
-        )
+        values = ", ".join(f"{name}={value.tolist()}" for name, value in vars(self).items())
         return f"{type(self).__name__}({values})"
 
     def _keep(self, **parameters: Any) -> None:
@@ -258,7 +256,8 @@ class Gamma(Family):
 
     H = shape - log rate + log Gamma(shape) + (1 - shape) psi(shape)
     KL = log Gamma(shape_q) - log Gamma(shape_p) - psi(shape_p) (shape_q - shape_p)
-         + shape_p e(rate_q / rate_p) + (shape_q - shape_p) log(rate_p / rate_q)
+         + shape_p e(rate_q / rate_p) + (shape_q - shape_p) log(rate_p / rate_q),
+    of a relative error of about shape eps where shapes and rates differ in proportion
 
     >>> Gamma(1, 1).entropy()
     np.float64(1.0)
@@ -278,8 +277,9 @@ class Gamma(Family):
 
     def _divergence(self, other: Gamma) -> Any:
         gap = other.rate - self.rate
-        shapes = log_gamma_excess(self.shape, other.shape)
-        cross = (other.shape - self.shape) * terms.log_ratio(xp, self.rate, other.rate, -gap)
+        step = other.shape - self.shape
+        shapes = log_gamma_excess(self.shape, other.shape, step)
+        cross = step * terms.log_ratio(xp, self.rate, other.rate, -gap)
         return shapes + self.shape * _e(self.rate, other.rate, gap) + cross
 
     def _log_density(self, points: np.ndarray) -> Any:
@@ -297,7 +297,8 @@ class Beta(Family):
 
     H = log B(a, b) - (a - 1) psi(a) - (b - 1) psi(b) + (a + b - 2) psi(a + b)
     KL = g(a_p, a_q) + g(b_p, b_q) - g(a_p + b_p, a_q + b_q)
-    with g(s, t) = log Gamma(t) - log Gamma(s) - psi(s) (t - s)
+    with g(s, t) = log Gamma(t) - log Gamma(s) - psi(s) (t - s),
+    of a relative error of about (a + b) eps where both parameters differ in proportion
 
     >>> Beta(1, 1).entropy()
     np.float64(0.0)
@@ -317,8 +318,9 @@ class Beta(Family):
         return entropy
 
     def _divergence(self, other: Beta) -> Any:
-        a, b = log_gamma_excess(self.a, other.a), log_gamma_excess(self.b, other.b)
-        return a + b - log_gamma_excess(self.a + self.b, other.a + other.b)
+        a, b = other.a - self.a, other.b - self.b
+        parts = log_gamma_excess(self.a, other.a, a) + log_gamma_excess(self.b, other.b, b)
+        return parts - log_gamma_excess(self.a + self.b, other.a + other.b, a + b)
 
     def _log_density(self, points: np.ndarray) -> Any:
         from scipy.special import betaln, xlog1py, xlogy

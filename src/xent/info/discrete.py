@@ -231,7 +231,7 @@ def js_distance(
     root = math.sqrt(checks.log_base("js_distance", base, above=1.0))
     layout, (p_row, q_row) = read("js_distance", axis, None, from_logits, keepdims, p=p, q=q)
     nats, xp = _js(p_row, q_row), layout.xp
-    distance = xp.where(nats > 0, xp.sqrt(xp.where(nats > 0, nats, 1.0)), 0.0)
+    distance = xp.where(nats != 0, xp.sqrt(xp.where(nats != 0, nats, 1.0)), 0.0)
     return layout.result(distance / root)
 
 

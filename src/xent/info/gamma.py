@@ -28,15 +28,15 @@ def stirling(a: Any) -> tuple[Any, Any]:
     )
 
 
-def log_gamma_excess(a: Any, b: Any) -> Any:
-    """log Gamma(b) - log Gamma(a) - psi(a) (b - a), >= 0.
+def log_gamma_excess(a: Any, b: Any, step: Any) -> Any:
+    """log Gamma(b) - log Gamma(a) - psi(a) (b - a) >= 0, given b - a as step.
 
-    Where b is near a it is the integral of psi'(a + t (b - a)) (b - a)^2 (1 - t) over t in [0, 1],
-    by Gauss-Legendre, as the difference would cancel.
+    Where b is near a it is the integral of psi'(a + t step) step^2 (1 - t) over t in [0, 1], by
+    Gauss-Legendre, as the difference would cancel.
     """
     from scipy.special import gammaln, polygamma, psi
 
-    step = np.asarray(b - a)
+    step = np.asarray(step)
     near = np.abs(step) < a / 2
     nodes, weights = np.polynomial.legendre.leggauss(16)
     t = (nodes + 1) / 2

@@ -4,8 +4,6 @@ from __future__ import annotations
 
 from typing import Any
 
-import array_api_compat as compat
-
 from xent.info import terms
 from xent.info.layout import Array, Layout, read
 
@@ -79,11 +77,11 @@ def conditional_entropy(
     )
     xp, p = layout.xp, _table(layout, row)
     # The largest p(y | x) of a row may be near 1: its surprisal is log1p(the others / it).
-    top = xp.arange(p.shape[-1], device=compat.device(p)) == xp.argmax(p, axis=-1, keepdims=True)
+    top = terms.largest(xp, p)
     largest = xp.sum(xp.where(top, p, 0.0), axis=-1, keepdims=True)
     others = terms.total(xp, xp.where(top, 0.0, p))[..., None]
-    largest = xp.where(largest > 0, largest, 1.0)
-    given_x = xp.where(p > 0, p / (largest + others), 1.0)
+    largest = xp.where(largest != 0, largest, 1.0)
+    given_x = xp.where(p != 0, p / (largest + others), 1.0)
     surprisal = xp.where(top, xp.log1p(others / largest), -xp.log(given_x))
     return layout.result(_sum(layout, p * surprisal))
 
@@ -130,8 +128,8 @@ def mutual_information(
     y = terms.total(xp, xp.matrix_transpose(p))[..., None, :]
     product, remainder = terms.product_remainder(xp, x, y)
     # sum over x of p(x) KL(p(y | x) || p(y)): unlike p(x) p(y), its parts do not underflow.
-    divisor = xp.where(x > 0, x, 1.0)
-    positive = p > 0
+    divisor = xp.where(x != 0, x, 1.0)
+    positive = p != 0
     given_x = xp.where(positive, p / divisor, 1.0)
     marginal = xp.where(positive, y, 1.0)
     difference = xp.where(positive, ((p - product) - remainder) / divisor, 0.0)

@@ -12,10 +12,9 @@ from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass
 from typing import Any
 
-import array_api_compat as compat
 import numpy as np
 
-from xent.info.checks import is_torch
+from xent.info.checks import device, is_torch
 
 Array = Any
 
@@ -31,7 +30,7 @@ class Probabilities:
     @classmethod
     def of(cls, xp: Any, p: Array) -> Probabilities:
         """The rows (..., V) of p."""
-        return cls(xp, p, p > 0)
+        return cls(xp, p, p != 0)  # not >: what is no probability becomes nan
 
     def surprisal(self, needed: Array) -> Array:
         """-log p; 0 where p is 0 and the surprisal is not needed, so that 0 log 0 is 0."""
@@ -57,16 +56,15 @@ class Logits:
     @classmethod
     def of(cls, xp: Any, logits: Array) -> Logits:
         """The softmax of the rows (..., V) of logits."""
-        support = logits > -math.inf
-        classes = xp.arange(logits.shape[-1], device=compat.device(logits))
-        top = classes == xp.argmax(logits, axis=-1, keepdims=True)
+        support = logits != -math.inf
+        top = largest(xp, logits)
         # A sum that picks, not max: its gradient goes to the one class that `rest` leaves out.
         peak = xp.sum(xp.where(top, logits, 0.0), axis=-1, keepdims=True)
         finite = xp.where(support, logits, peak)
         shifted = finite - peak
         back = shifted - finite
         low = (finite - (shifted - back)) - (peak + back)
-        weight = xp.where(support, xp.exp(shifted) * (1 + low), 0.0)
+        weight = xp.where(support | top, xp.exp(shifted) * (1 + low), 0.0)
         rest = total(xp, xp.where(top, 0.0, weight))[..., None]
         return cls(xp, weight / (1 + rest), support, shifted, low, weight, rest)
 
@@ -107,7 +105,7 @@ def halfway_divergence(p: Rows, q: Rows) -> Array:
     middle = (p.p + q.p) / 2
     both = []
     for row, offset in ((p.p, difference / 2), (q.p, -difference / 2)):
-        positive = row > 0
+        positive = row != 0
         a, m = xp.where(positive, row, 1.0), xp.where(positive, middle, 1.0)
         offset = xp.where(positive, offset, 0.0)
         terms = excess(xp, a, log_ratio(xp, a, m, offset), offset)
@@ -147,6 +145,12 @@ def _compare_logits(xp: Any, p: Logits, q: Logits) -> tuple[Array, Array]:
     close = -p.p * xp.expm1(-xp.where(near, ratio, 0.0))
     ratio = xp.where(p.support & ~q.support, math.inf, ratio)
     return ratio, xp.where(near, close, p.p - q.p)
+
+
+def largest(xp: Any, rows: Array) -> Array:
+    """One True in each row, at its largest entry (at the first of equal ones)."""
+    classes = xp.arange(rows.shape[-1], device=device(rows))
+    return classes == xp.argmax(rows, axis=-1, keepdims=True)
 
 
 def log(xp: Any, a: Array) -> Array:

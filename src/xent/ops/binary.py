@@ -18,7 +18,7 @@ from typing import Any
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
 from xent.ops.exact import working_dtype
-from xent.ops.rows import weighted
+from xent.ops.rows import magnitude, weighted
 
 
 def op(spec: Any) -> BinaryCrossEntropy:
@@ -110,9 +110,9 @@ def _times(xp: Any, w: Any, values: Any) -> Any:
 
 
 def _softplus(xp: Any, x: Any) -> Any:
-    return xp.where(x > 0, x, 0.0) + xp.log1p(xp.exp(-xp.abs(x)))
+    return xp.where(x > 0, x, 0.0) + xp.log1p(xp.exp(-magnitude(xp, x)))
 
 
 def _sigmoid(xp: Any, x: Any) -> Any:
-    small = xp.exp(-xp.abs(x))
+    small = xp.exp(-magnitude(xp, x))
     return xp.where(x > 0, 1.0, small) / (1 + small)

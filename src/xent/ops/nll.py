@@ -7,8 +7,8 @@ from typing import Any
 
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
-from xent.ops.exact import working_dtype
-from xent.ops.stats import expected_surprisal, silence
+from xent.ops.exact import take_last, working_dtype
+from xent.ops.stats import at_target, safe, silence
 
 
 def op(spec: Any) -> NegativeLogLikelihood:
@@ -51,9 +51,10 @@ class NegativeLogLikelihood:
 
         def block(x: Any, t: Any, g: Any) -> tuple:
             if weight is not None:
-                g = g * xp.take(xp.astype(weight, g.dtype), xp.where(t < 0, 0, t), axis=0)
+                g = g * xp.take(xp.astype(weight, g.dtype), safe(xp, t), axis=0)
+            g = silence(xp, t, (g,))[0][:, None]
             at_t = xp.arange(x.shape[1], device=x.device)[None, :] == t[:, None]
-            (dx,) = silence(xp, t, (xp.where(at_t, -g[:, None], 0.0),))
+            dx = xp.where(at_t, -g, xp.where(xp.isnan(g), g, 0.0))
             return (xp.astype(dx, x.dtype),)
 
         (dx,) = over_rows(xp, block, (log_probs, codes, cotangents[0]), blocks)
@@ -62,8 +63,13 @@ class NegativeLogLikelihood:
     def jvp(
         self, xp: Any, arrays: tuple, residuals: tuple, tangents: tuple, blocks: Blocks
     ) -> tuple:
-        _, codes, weight = arrays
-        return (self._pick(xp, (tangents[0], codes, weight), blocks),)
+        log_probs, codes, weight = arrays
+        dx, _, dw = tangents
+        by_logs = None if dx is None else self._pick(xp, (dx, codes, weight), blocks)
+        if dw is None:
+            return (by_logs,)
+        by_weight = self._pick(xp, (log_probs, codes, dw), blocks)
+        return (by_weight if by_logs is None else by_logs + by_weight,)
 
     def _pick(self, xp: Any, arrays: tuple, blocks: Blocks) -> Any:
         log_probs, codes, weight = arrays
@@ -73,6 +79,7 @@ class NegativeLogLikelihood:
 
         def block(x: Any, t: Any) -> tuple:
             w = None if weight is None else xp.astype(weight, work)
-            return silence(xp, t, (expected_surprisal(xp, -xp.astype(x, work), t, w),))
+            chosen = -xp.astype(take_last(xp, x, safe(xp, t)), work)
+            return silence(xp, t, (at_target(xp, chosen, t, w),))
 
         return over_rows(xp, block, (log_probs, codes), blocks)[0]

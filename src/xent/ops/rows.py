@@ -48,7 +48,7 @@ def shift(
     slope: Any = logit_scale
     if softcap is not None:
         scaled = x * (logit_scale / softcap)
-        small = xp.exp(-2 * xp.abs(scaled))
+        small = xp.exp(-2 * magnitude(xp, scaled))
         slope = 4 * logit_scale * small / (1 + small) ** 2  # 1 - tanh^2 without cancellation
         x = softcap * xp.tanh(scaled)
     if k is None:
@@ -76,6 +76,19 @@ def surprisal(xp: Any, row: Row, tail: Any) -> Any:
     """(R, V) -log p."""
     log_sum = xp.log1p(tail)[:, None]
     return (log_sum if row.low is None else log_sum - row.low) - row.high
+
+
+def surprisal_at(xp: Any, row: Row, tail: Any, index: Any) -> Any:
+    """(R,) -log p of one entry of each row."""
+    log_sum = xp.log1p(tail)
+    low = 0.0 if row.low is None else take_last(xp, row.low, index)
+    return (log_sum - low) - take_last(xp, row.high, index)
+
+
+def magnitude(xp: Any, values: Any) -> Any:
+    """|values|, whose derivative at 0 is -1 and not 0, as that of abs is: what is smooth in values
+    but written with |values| then has its right derivatives at 0 too."""
+    return xp.where(values > 0, values, -values)
 
 
 def weighted(xp: Any, measure: Any, values: Any) -> Any:

@@ -21,7 +21,7 @@ from typing import Any
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
 from xent.ops.exact import row_sum, take_last, working_dtype
-from xent.ops.rows import Row, shift, surprisal, tail_of, weighted
+from xent.ops.rows import Row, shift, surprisal, surprisal_at, tail_of, weighted
 
 IGNORED, INVALID = -1, -2  # codes of a target index that takes no part, and of one out of range
 
@@ -50,9 +50,15 @@ class RowStats:
         def block(x: Any, t: Any) -> tuple:
             row = self._shift(xp, x, t)
             tail = tail_of(xp, row)
-            s = surprisal(xp, row, tail)
-            nll = None if t is None else expected_surprisal(xp, s, t, _work(xp, weight, s))
-            smooth = self._smooth(xp, s, _work(xp, weight, s)) if self.smooth else None
+            w = _work(xp, weight, row.high)
+            every = self.smooth or self.entropy or (t is not None and t.ndim == 2)
+            s = surprisal(xp, row, tail) if every else None
+            nll = None
+            if t is not None and t.ndim == 1:
+                nll = at_target(xp, surprisal_at(xp, row, tail, safe(xp, t)), t, w)
+            elif t is not None:
+                nll = expected(xp, s, t, w)
+            smooth = self._smooth(xp, s, w) if self.smooth else None
             entropy = _entropy(xp, row.probabilities(xp, tail), s) if self.entropy else None
             lse = xp.where(xp.isinf(row.top), row.top, row.top + xp.log1p(tail))
             outputs = (lse, nll, smooth, entropy)
@@ -83,8 +89,8 @@ class RowStats:
             w = _work(xp, weight, row.high)
             dx = dt = None
             if wanted[0]:
-                dx = self._dlogits(xp, row, tail, t, w, g) * row.slope
-                dx = xp.astype(silence(xp, t, (dx,))[0], x.dtype)
+                dx = self._dlogits(xp, row, tail, t, w, silence(xp, t, g)) * row.slope
+                dx = xp.astype(dx, x.dtype)
             s = surprisal(xp, row, tail) if wanted[1] or wanted[2] else None
             if wanted[1]:
                 dt = weighted(xp, g[1][:, None], s if w is None else weighted(xp, w, s))
@@ -121,11 +127,11 @@ class RowStats:
             ds = mean_h[:, None] - h
             nll = smooth = dentropy = None
             if t is not None:
-                nll = expected_surprisal(xp, ds, t, w)
+                nll = expected(xp, ds, t, w)
                 if dt is not None:
-                    nll = nll + expected_surprisal(xp, s, xp.astype(dt, s.dtype), w)
+                    nll = nll + expected(xp, s, dt, w)
                 if dw is not None:
-                    nll = nll + expected_surprisal(xp, s, t, dw)
+                    nll = nll + expected(xp, s, t, dw)
             if self.smooth:
                 smooth = self._smooth(xp, ds, w)
                 if dw is not None:
@@ -153,7 +159,7 @@ class RowStats:
             at_t = xp.arange(p.shape[1], device=p.device)[None, :] == t[:, None]
             miss = xp.where(at_t & row.at_k, -rest, p - xp.astype(at_t, p.dtype))
             if w is not None:
-                miss = miss * xp.take(w, xp.where(t < 0, 0, t), axis=0)[:, None]
+                miss = miss * xp.take(w, safe(xp, t), axis=0)[:, None]
             du = du + g_nll * miss
         elif g_nll is not None:
             t = xp.astype(t, p.dtype) if w is None else w * xp.astype(t, p.dtype)
@@ -195,14 +201,22 @@ def _entropy(xp: Any, p: Any, s: Any) -> Any:
     return row_sum(xp, weighted(xp, p, s))
 
 
-def expected_surprisal(xp: Any, s: Any, t: Any, w: Any) -> Any:
-    """(R,) sum_c t_c s_c, for target codes (R,) or probabilities (R, V)."""
-    if t.ndim == 2:
-        t = xp.astype(t, s.dtype)
-        return row_sum(xp, weighted(xp, t if w is None else w * t, s))
-    kept = xp.where(t < 0, 0, t)
-    chosen = take_last(xp, s, kept)
-    return chosen if w is None else weighted(xp, xp.take(w, kept, axis=0), chosen)
+def safe(xp: Any, codes: Any) -> Any:
+    """Target codes with class 0 in place of none, to index with."""
+    return xp.where(codes < 0, 0, codes)
+
+
+def at_target(xp: Any, chosen: Any, codes: Any, w: Any) -> Any:
+    """(R,) what was chosen at the target, times the weight of its class."""
+    return chosen if w is None else weighted(xp, xp.take(w, safe(xp, codes), axis=0), chosen)
+
+
+def expected(xp: Any, s: Any, t: Any, w: Any) -> Any:
+    """(R,) sum_c w_c t_c s_c, for target codes (R,) or probabilities (R, V)."""
+    if t.ndim == 1:
+        return at_target(xp, take_last(xp, s, safe(xp, t)), t, w)
+    t = xp.astype(t, s.dtype)
+    return row_sum(xp, weighted(xp, t if w is None else w * t, s))
 
 
 def _excess(xp: Any, p: Any, rest: Any, at_k: Any, t: Any) -> Any:
@@ -213,14 +227,12 @@ def _excess(xp: Any, p: Any, rest: Any, at_k: Any, t: Any) -> Any:
 
 
 def silence(xp: Any, t: Any, values: tuple) -> tuple:
-    """0 for the rows whose target is ignored, NaN for those whose target is out of range."""
+    """(R,) values, 0 for rows whose target is ignored and NaN where it is out of range."""
     if t is None or t.ndim == 2:
         return values
 
     def one(value: Any) -> Any:
-        code = t if value.ndim == 1 else t[:, None]
-        invalid = xp.where(code == INVALID, float("nan"), value)
-        return xp.where(code == IGNORED, 0.0, invalid)
+        return xp.where(t == IGNORED, 0.0, xp.where(t == INVALID, float("nan"), value))
 
     return tuple(None if value is None else one(value) for value in values)
 
