@@ -18,6 +18,7 @@ import numpy as np
 from xent.errors import bad
 from xent.ops.exact import working_dtype
 from xent.ops.stats import IGNORED, INVALID
+from xent.reduction import keeps_rows
 from xent.spec import Spec
 
 FLOATS = ("float16", "bfloat16", "float32", "float64")
@@ -235,7 +236,7 @@ def normalizer(function: str, value: Any, like: Any) -> Any:
 def upstream_rows(spec: Spec, upstream: Any, rows: Rows) -> Any:
     """The cotangent of a loss: a number, or an array of the loss's shape; -> 0-d or (N, D)."""
     xp, work = rows.xp, rows.work
-    shape = rows.shape if spec.reduction == "none" else ()
+    shape = rows.shape if keeps_rows(spec.reduction) else ()
     if not hasattr(upstream, "shape"):
         if not isinstance(upstream, (list, tuple)):
             if not isinstance(upstream, Real) or isinstance(upstream, bool):

@@ -14,6 +14,16 @@ from xent.ops.exact import total
 REDUCTIONS = ("none", "sum", "mean")
 
 
+def divides(reduction: str) -> bool:
+    """Whether a reduction has a denominator."""
+    return reduction == "mean"
+
+
+def keeps_rows(reduction: str) -> bool:
+    """Whether the result has a loss for each row."""
+    return reduction == "none"
+
+
 def row_weight(xp: Any, rows: Any) -> Any:
     """(N, D) weight of each row in a mean: that of its class, 0 where the row is ignored."""
     work, shape = rows.work, rows.logits.shape[:2]
@@ -31,7 +41,7 @@ def row_weight(xp: Any, rows: Any) -> Any:
 
 def denominator(xp: Any, rows: Any, weight: Any, reduction: str, normalizer: Any) -> Any:
     """What the sum over rows is divided by: None where nothing is."""
-    if reduction != "mean":
+    if not divides(reduction):
         return None
     if normalizer is not None:
         return normalizer
@@ -43,7 +53,7 @@ def denominator(xp: Any, rows: Any, weight: Any, reduction: str, normalizer: Any
 
 def reduce(xp: Any, loss: Any, divisor: Any, reduction: str) -> Any:
     """The result from the (N, D) losses of the rows: the same losses, their sum or their mean."""
-    if reduction == "none":
+    if keeps_rows(reduction):
         return loss
     summed = total(xp, loss)
     return summed if divisor is None else divide(xp, summed, divisor)

@@ -11,7 +11,7 @@ from numbers import Integral, Real
 from typing import Any
 
 from xent.errors import bad
-from xent.reduction import REDUCTIONS
+from xent.reduction import REDUCTIONS, divides
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -44,7 +44,7 @@ class Spec:
             self._check_normalizer()
 
     def _check_normalizer(self) -> None:
-        if self.reduction != "mean":
+        if not divides(self.reduction):
             has = f"a value with reduction {self.reduction!r}"
             raise bad(ValueError, self.function, "normalizer", has, "reduction 'mean'")
         if not hasattr(self.normalizer, "shape"):

@@ -1,0 +1,65 @@
+"""What xent has to work with on this machine: what `xent doctor` shows."""
+
+from __future__ import annotations
+
+import importlib
+import os
+import platform
+from typing import Any
+
+import xent
+
+LIBRARIES = {  # the name it is installed by, and its module
+    "numpy": "numpy",
+    "array-api-compat": "array_api_compat",
+    "torch": "torch",
+    "scipy": "scipy",
+}
+
+
+def examine() -> dict[str, Any]:
+    """Versions, kernels and threads, as JSON can hold them.
+
+    Returns:
+        libraries: the version of each, None where it cannot be used; errors: why not, for those
+        that are installed; kernels: what computes the losses of NumPy arrays and torch tensors.
+
+    >>> examine()["kernels"]["numpy"]
+    'reference'
+    """
+    libraries: dict[str, str | None] = {}
+    errors: dict[str, str] = {}
+    for name, module in LIBRARIES.items():
+        libraries[name] = None
+        try:
+            libraries[name] = importlib.import_module(module).__version__
+        except Exception as error:  # a broken installation can raise anything
+            if not (isinstance(error, ModuleNotFoundError) and error.name == module):
+                errors[name] = f"{type(error).__name__}: {error}"
+    threads = {"cores": os.cpu_count()}
+    if libraries["torch"]:
+        threads["torch"] = importlib.import_module("torch").get_num_threads()
+    return {
+        "xent": xent.__version__,
+        "python": platform.python_version(),
+        "platform": platform.platform(),
+        "libraries": libraries,
+        "errors": errors,
+        "kernels": {name: "reference" for name in ("numpy", "torch") if libraries[name]},
+        "threads": threads,
+    }
+
+
+def told(facts: dict[str, Any]) -> str:
+    """The same in lines to read."""
+    lines = {"xent": facts["xent"], "python": f"{facts['python']} on {facts['platform']}"}
+    for name, version in facts["libraries"].items():
+        about = [version or facts["errors"].get(name, "not installed")]
+        if name in facts["kernels"]:
+            about.append(f"kernel: {facts['kernels'][name]}")
+        if name in facts["threads"]:
+            about.append(f"threads: {facts['threads'][name]}")
+        lines[name] = ", ".join(about)
+    lines["cores"] = facts["threads"]["cores"]
+    width = max(map(len, lines))
+    return "\n".join(f"{name:{width}}  {about}" for name, about in lines.items())
