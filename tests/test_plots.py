@@ -97,7 +97,7 @@ def test_information_draws_minus_log_p_in_nats_and_bits(ax: Axes) -> None:
     coin = ax.get_lines()[1].get_data()
     np.testing.assert_allclose(coin, [[0.5], [np.log(2)]], rtol=1e-15)
     (bits,) = ax.child_axes
-    ax.figure.draw_without_rendering()  # type: ignore[union-attr]
+    ax.figure.draw_without_rendering()
     np.testing.assert_allclose(bits.get_ylim(), np.divide(ax.get_ylim(), np.log(2)), rtol=1e-12)
     assert bits.get_ylabel() == "information (bits)"
 

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 import xent
+import xent.nn
 from xent import manual
 
 

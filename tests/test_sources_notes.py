@@ -10,6 +10,7 @@ import torch
 from mpmath import mp, mpf
 
 import xent
+import xent.nn
 from xent import info, manual
 
 WORKED_LOGITS = np.array([[2.0, 1.0, 0.1], [0.1, 2.0, 1.9]])
