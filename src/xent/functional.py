@@ -305,8 +305,10 @@ def logsumexp(x: Array, axis: int = -1, *, plan: Plan | None = None) -> Array:
     1000.6931471805599
     """
     rows = inputs.plain_rows("logsumexp", x, axis, None)
-    lse = backend_of(rows.logits).apply(RowStats(), rows.arrays[:3], plan).outputs[0]
-    return rows.xp.astype(rows.xp.reshape(lse, rows.shape), rows.dtype)[()]
+    backend = backend_of(rows.logits)
+    lse = backend.apply(RowStats(), rows.arrays[:3], plan).outputs[0]
+    with backend.quiet():
+        return rows.per_row(lse, rows.dtype)
 
 
 class TokenStatistics(NamedTuple):
@@ -368,16 +370,13 @@ def token_statistics(
     op = RowStats(logit_scale, softcap, entropy=True)
     (lse, nll, _, entropy), (argmax, _) = backend.apply(op, rows.arrays, plan)
     dtype = xp.float32 if inputs.is_half(rows.logits) else rows.dtype
-
-    def per_row(values: Array, dtype: Any) -> Array:
-        return xp.astype(xp.reshape(values, rows.shape), dtype)[()]
-
-    return TokenStatistics(
-        log_prob=per_row(0.0 - nll, dtype),
-        entropy=per_row(entropy, dtype),
-        lse=per_row(lse, dtype),
-        argmax=per_row(argmax, xp.int64),
-    )
+    with backend.quiet():
+        return TokenStatistics(
+            log_prob=rows.per_row(0.0 - nll, dtype),
+            entropy=rows.per_row(entropy, dtype),
+            lse=rows.per_row(lse, dtype),
+            argmax=rows.per_row(argmax, xp.int64),
+        )
 
 
 def _entries(op: Softmax, rows: inputs.Rows, plan: Plan | None) -> Array:

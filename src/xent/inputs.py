@@ -66,6 +66,13 @@ class Rows:
         codes = target_codes(self.xp, self.target, classes, spec, self.shape if check else None)
         return replace(self, target=codes)
 
+    def per_row(self, values: Any, dtype: Any) -> Any:
+        """(N, D), or 0-d after a reduction -> the shape of the caller's result, in `dtype`."""
+        shape = self.shape if values.ndim else ()
+        result = self.xp.astype(self.xp.reshape(values, shape), dtype)
+        # NumPy's own functions return scalars for arrays without axes.
+        return result[()] if isinstance(result, np.ndarray) else result
+
     def spread(self, entries: Any) -> Any:
         """(N, D, V) -> the shape and the axes of the caller's logits."""
         if self.axis is None:
@@ -105,7 +112,8 @@ def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
         if made.dtype.kind in "iu":
             return namespace(like).asarray(value, device=like.device)
         return _not_an_array(function, name, value)
-    if not (is_torch(value) or bool(array_api_compat.is_array_api_obj(value))):
+    known = is_torch(value) or bool(array_api_compat.is_array_api_obj(value))
+    if not known or isinstance(value, np.ma.MaskedArray):  # a mask would be passed over
         return _not_an_array(function, name, value)
     if like is not None and namespace(value) is not namespace(like):
         has, wanted = (f"type {_type_name(a)}" for a in (value, like))
@@ -194,7 +202,11 @@ def plain_rows(function: str, array: Any, axis: int, dtype: Any) -> Rows:
     spec = Spec(function=function, axis=axis)
     array = as_array(function, "x", array)
     if dtype is not None:
-        array = namespace(array).astype(array, dtype)
+        try:
+            array = namespace(array).astype(array, dtype)
+        except TypeError:
+            has = f"value {dtype!r}"
+            raise bad(TypeError, function, "dtype", has, "a dtype of the library of x") from None
     floating(function, "x", array)
     if axis is None:
         raise bad(TypeError, function, "axis", "type NoneType", "an integer")
@@ -244,6 +256,9 @@ def upstream_rows(spec: Spec, upstream: Any, rows: Rows) -> Any:
             return xp.asarray(float(upstream), dtype=work, device=rows.device)
         upstream = as_array(spec.function, "upstream", upstream, rows.logits)
     upstream = as_array(spec.function, "upstream", upstream, rows.logits)
+    if dtype_name(upstream) not in FLOATS + INTEGERS:
+        has = f"dtype {dtype_name(upstream)}"
+        raise bad(TypeError, spec.function, "upstream", has, "a real number or an array of them")
     if tuple(upstream.shape) not in ((), shape):
         expected = f"{shape}, that of the loss" if shape else "(), that of the loss"
         raise bad(ValueError, spec.function, "upstream", _shape(upstream), expected)
@@ -275,13 +290,17 @@ def target_codes(
     Without it nothing is read and no device is waited for.
     """
     wide = xp.astype(target, xp.int64)
+    unsigned = dtype_name(target) == "uint64"  # a value that int64 cannot hold is negative in it
     ignored = wide == spec.ignore_index
+    if unsigned:
+        ignored = ignored & (wide >= 0)
     inside = (wide >= 0) & (wide < classes)
     if shape is not None:
         wrong = ~(inside | ignored)
         if bool(xp.any(wrong)):
             flat = int(xp.argmax(xp.astype(xp.reshape(wrong, (-1,)), xp.int64)))
             value = int(xp.reshape(wide, (-1,))[flat])
+            value = value % 2**64 if unsigned else value
             raise bad(
                 IndexError,
                 spec.function,

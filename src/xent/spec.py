@@ -30,6 +30,8 @@ class Spec:
 
     def __post_init__(self) -> None:
         _require(self, "ignore_index", _is_integer(self.ignore_index), "an integer", TypeError)
+        fits = -(2**63) <= self.ignore_index < 2**63
+        _require(self, "ignore_index", fits, "an integer of 64 bits")
         names = "'none', 'sum' or 'mean'"
         _require(self, "reduction", isinstance(self.reduction, str), names, TypeError)
         _require(self, "reduction", self.reduction in REDUCTIONS, names)
@@ -47,7 +49,7 @@ class Spec:
         if not divides(self.reduction):
             has = f"a value with reduction {self.reduction!r}"
             raise bad(ValueError, self.function, "normalizer", has, "reduction 'mean'")
-        if not hasattr(self.normalizer, "shape"):
+        if isinstance(self.normalizer, Real) or not hasattr(self.normalizer, "shape"):
             _number(self, "normalizer", lambda v: 0 <= v < math.inf, "a finite number >= 0")
 
 
@@ -95,6 +97,8 @@ def _number(record: Any, name: str, fits: Any, expected: str) -> None:
     real = isinstance(value, Real) and not isinstance(value, bool)
     _require(record, name, real, expected, TypeError)
     _require(record, name, fits(value), expected)
+    # NumPy's float32 would take what is computed with it down to its own precision.
+    object.__setattr__(record, name, float(value))
 
 
 def _require(

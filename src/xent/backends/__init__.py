@@ -88,6 +88,4 @@ def _reduce(
     explicit = normalizer(spec.function, spec.normalizer, rows.logits)
     divisor = reduction.denominator(xp, rows, weight, spec.reduction, explicit)
     value = reduction.reduce(xp, loss.value(outputs, weight, spec), divisor, spec.reduction)
-    shape = rows.shape if value.ndim else ()
-    value = xp.astype(xp.reshape(value, shape), backend.result_dtype(rows))
-    return value[()], weight, divisor
+    return rows.per_row(value, backend.result_dtype(rows)), weight, divisor

@@ -16,6 +16,7 @@ import array_api_compat.torch as xp
 import torch
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
+from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from xent.inputs import Rows, no_weight_gradient, target_codes
 from xent.ops import Op, Result
@@ -27,7 +28,10 @@ def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
     """The outputs of an op, differentiable, and its residuals."""
     if torch.compiler.is_compiling():
         # One block: the compiler fuses the operations and needs no loop unrolled before it.
-        outputs = _Traced.apply(op, Blocks(None), *arrays)
+        blocks = Blocks(None)
+        if not (torch.is_grad_enabled() and any(_needs_gradient(a) for a in arrays)):
+            return op.forward(xp, arrays, blocks)
+        outputs = _Traced.apply(op, blocks, *arrays)
     else:
         size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
         outputs = _Apply.apply(op, Blocks(size), *arrays)
@@ -45,13 +49,16 @@ def untracked() -> AbstractContextManager:
 
 
 def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
-    """Class indices replaced by codes, checked on a CPU or where the plan asks for it."""
+    """Class indices replaced by codes, checked on a CPU or where the plan asks for it.
+
+    A call that is compiled or recorded (make_fx) has no values to check.
+    """
     if not rows.indexed:
         return rows
     if rows.weight is not None and rows.weight.requires_grad and torch.is_grad_enabled():
         no_weight_gradient(spec.function)
     asked = None if plan is None else plan.check_targets
-    if torch.compiler.is_compiling() or asked is False:
+    if torch.compiler.is_compiling() or asked is False or get_proxy_mode() is not None:
         return rows.coded(spec, check=False)
     target = _unwrapped(rows.target)
     readable = type(target) is torch.Tensor and target.device.type != "meta"
@@ -59,7 +66,7 @@ def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
         return rows.coded(spec, check=False)
     if target is rows.target:
         return rows.coded(spec)
-    shape = tuple(target.shape) if target.shape[-1] != 1 else tuple(target.shape[:-1])
+    shape = tuple(length for length in target.shape if length != 1)
     target_codes(xp, target, rows.logits.shape[-1], spec, shape)
     return rows.coded(spec, check=False)
 
@@ -146,6 +153,10 @@ class _Apply(_Traced):
                 for o in flat
             )
         return outputs, tuple(None if o is None else 0 for o in outputs)
+
+
+def _needs_gradient(array: Any) -> bool:
+    return array is not None and array.requires_grad
 
 
 def _primal(array: Any) -> Any:

@@ -22,7 +22,7 @@ from typing import Any, NamedTuple
 
 import mpmath
 import numpy as np
-from mpmath import mpf
+from mpmath import mpf, nan
 
 from xent.conformance.exact import (
     Exact,
@@ -250,8 +250,8 @@ def _denominator(batch: _Batch, chosen: Options) -> Any:
         return mpf(1)
     if chosen.normalizer is not None:
         return exactly(chosen.normalizer)
-    if not batch.weight:
-        return mpf(0)  # as in torch, the mean of rows without classes is nan
+    if batch.soft and not batch.weight:
+        return nan  # as in torch: the mean of probabilities of no class
     return mpmath.fsum(row.weight for row in batch.rows if row is not None)
 
 

@@ -129,19 +129,24 @@ def token_statistics(
 ) -> Statistics:
     """Log-probability of the target, entropy, lse and argmax of every row of (N, V, ...) or (V,).
 
-    The first three are 0 where the row is ignored.
+    All four are 0 where the row is ignored.
     """
     with precision(logits, logit_scale):
         rows, shape = fold(logits, class_axis(logits, axis))
         targets = np.asarray(target).reshape(-1).tolist()
         numbers = []
         for x, y in zip(rows, targets, strict=True):
+            if y == ignore_index:
+                numbers.append((mpf(0), mpf(0), mpf(0), 0))
+                continue
             row = softmax_row(cap_row(x, logit_scale, softcap))
-            kept = y != ignore_index
-            numbers.append((row.log_p[y], _entropy(row), row.lse) if kept else (mpf(0),) * 3)
-        argmax = [int(np.argmax(np.asarray(x, float))) for x in rows]
-        columns = [shaped([n[i] for n in numbers], shape) for i in range(3)]
-        return Statistics(*columns, argmax=np.reshape(argmax, shape))
+            first = int(np.argmax(np.asarray(x, float)))  # nan counts as the largest
+            numbers.append((row.log_p[y], _entropy(row), row.lse, first))
+        log_prob, entropy, lse, argmax = ([n[i] for n in numbers] for i in range(4))
+        return Statistics(
+            *(shaped(column, shape) for column in (log_prob, entropy, lse)),
+            argmax=np.reshape(np.asarray(argmax, int), shape),
+        )
 
 
 def token_statistics_vjp(

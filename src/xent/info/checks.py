@@ -1,6 +1,6 @@
 """The checks of what callers of xent.info pass, and the only place in it that raises.
 
-Types, shapes and options are always checked. Values are checked where `readable` says so.
+Types, shapes and options are always checked, values where `readable` says so.
 """
 
 from __future__ import annotations
@@ -8,7 +8,6 @@ from __future__ import annotations
 import itertools
 import math
 import numbers
-import sys
 from collections.abc import Sequence
 from typing import Any
 
@@ -17,42 +16,7 @@ import array_api_compat.numpy as numpy_namespace
 import numpy as np
 
 from xent.errors import bad
-
-Array = Any
-
-
-def readable(array: Array) -> bool:
-    """Whether the values of `array` can be read here without a wait, a graph break or an error.
-
-    So it is for NumPy arrays and every other eager array, and for torch tensors on the CPU that
-    no torch.func transform, torch.compile or subclass (fake, distributed) holds.
-    """
-    if not is_torch(array):
-        return not compat.is_lazy_array(array)
-    import torch
-    from torch._C._functorch import is_functorch_wrapped_tensor
-
-    if torch.compiler.is_compiling() or array.device.type != "cpu":
-        return False
-    plain = type(array) in (torch.Tensor, torch.nn.Parameter)
-    return plain and not is_functorch_wrapped_tensor(array)
-
-
-def is_torch(value: Any) -> bool:
-    """Whether `value` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
-
-
-def device(array: Array) -> Any:
-    """Where the array lies."""
-    # Not compat.device for torch: torch.compile would warn of its caches.
-    return array.device if is_torch(array) else compat.device(array)
-
-
-def is_array(value: Any) -> bool:
-    """Whether `value` is an array of any library that follows the array API."""
-    return is_torch(value) or compat.is_array_api_obj(value)
+from xent.info.arrays import Array, device, is_array, is_torch, readable
 
 
 def arrays(function: str, **given: Any) -> tuple[Any, list[Array]]:
@@ -268,9 +232,7 @@ def at(words: str, index: tuple[Any, ...]) -> str:
 
 
 def parameters(family: str, positive: str, **given: Any) -> dict[str, Any]:
-    """Parameters as read-only float64: finite, those named in `positive` > 0, of shapes that
-    broadcast.
-    """
+    """Parameters as read-only float64 of one shape: finite, those named in `positive` > 0."""
     result = {}
     for name, value in given.items():
         array = numpy_array(family, name, value)
@@ -281,13 +243,20 @@ def parameters(family: str, positive: str, **given: Any) -> dict[str, Any]:
             found = f"value {number!r}{at('at index', index)}"
             expected = "> 0 and finite" if lower == 0 else "a finite number"
             raise bad(ValueError, family, name, found, expected)
-        array.flags.writeable = False
-        result[name] = array[()]
+        result[name] = array
     shapes = [np.shape(v) for v in result.values()]
     if not fit(*shapes):
         names, found = " and ".join(given), f"shapes {' and '.join(map(str, shapes))}"
         raise bad(ValueError, family, names, found, "shapes that broadcast")
-    return result
+    same = np.broadcast_arrays(*result.values())
+    return {name: fixed(array) for name, array in zip(result, same, strict=True)}
+
+
+def fixed(array: np.ndarray) -> Any:
+    """A read-only copy; a scalar where it has no dimensions."""
+    array = array.copy()
+    array.flags.writeable = False
+    return array[()]
 
 
 def bounds(family: str, low: Any, high: Any) -> dict[str, Any]:
@@ -321,7 +290,9 @@ def normal_parameters(family: str, mean: Any, covariance: Any) -> dict[str, Any]
     except np.linalg.LinAlgError:
         found = f"the eigenvalue {np.min(np.linalg.eigvalsh(matrix)):.3g}"
         raise bad(ValueError, family, "covariance", found, "a positive definite matrix") from None
-    return {"mean": mean, "covariance": matrix}
+    batch = np.broadcast_shapes(mean.shape[:-1], matrix.shape[:-2])
+    mean, matrix = np.broadcast_to(mean, (*batch, d)), np.broadcast_to(matrix, (*batch, d, d))
+    return {"mean": fixed(mean), "covariance": fixed(matrix)}
 
 
 def same_family(function: str, one: Any, other: Any) -> None:

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from xent.info import checks, terms
-from xent.info.layout import Array, read, rounded, widest
+from xent.info.arrays import Array
+from xent.info.layout import read, rounded, widest
 
 
 def information(p: Any, *, base: float | None = None) -> Array:
@@ -62,7 +63,8 @@ def entropy(
     Raises:
         ValueError: an entry of p is negative or not finite, a sum is not 1, or axis or base is
             wrong. The values of torch tensors that are not on the CPU, or under torch.compile or
-            a transform of torch.func, cannot be read and are not checked.
+            a transform of torch.func, cannot be read: a negative or nan entry gives nan there, a
+            wrong sum goes unseen.
         TypeError: p is not real floating, or a keyword has the wrong type.
 
     Source: Cover and Thomas, Elements of Information Theory (2006), section 2.1.

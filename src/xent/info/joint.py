@@ -5,7 +5,8 @@ from __future__ import annotations
 from typing import Any
 
 from xent.info import terms
-from xent.info.layout import Array, Layout, read
+from xent.info.arrays import Array
+from xent.info.layout import Layout, read
 
 
 def joint_entropy(

@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from xent.info import checks
-from xent.info.terms import Array, Logits, Probabilities, Rows
+from xent.info.arrays import Array, is_torch
+from xent.info.terms import Logits, Probabilities, Rows
 
 
 @dataclass(frozen=True)
@@ -75,7 +76,7 @@ def classes_last(xp: Any, array: Array, axes: tuple[int, ...]) -> Array:
 
 def widest(xp: Any, array: Array) -> Array:
     """`array` in float64, or in float32 on a device that has no float64 (Apple's GPU)."""
-    mps = checks.is_torch(array) and array.device.type == "mps"
+    mps = is_torch(array) and array.device.type == "mps"
     wide = xp.float32 if mps else xp.float64
     narrow = float(xp.finfo(array.dtype).eps) > float(xp.finfo(wide).eps)
     return xp.astype(array, wide) if narrow else array

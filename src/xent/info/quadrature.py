@@ -140,8 +140,10 @@ def differential_kl_divergence(
         at_p, at_q = log_p(x), log_q(x)
         if at_p == -math.inf:
             return math.exp(at_q)
-        ratio = at_p - at_q  # exp(-r) - 1 + r cancels near r = 0, to 1e-16 of p: enough here
-        return max(math.exp(at_p) * (ratio + math.expm1(-ratio)), 0.0)
+        ratio = at_p - at_q
+        if abs(ratio) < 1:  # cancels to 1e-16 of p where p and q agree: less than quad's error
+            return max(math.exp(at_p) * (ratio + math.expm1(-ratio)), 0.0)
+        return math.exp(at_p) * ratio - math.exp(at_p) + math.exp(at_q)
 
     return _integral(function, "p log(p / q) - p + q", integrand, pieces) / log_base
 

@@ -14,9 +14,7 @@ from typing import Any
 
 import numpy as np
 
-from xent.info.checks import device, is_torch
-
-Array = Any
+from xent.info.arrays import Array, device, is_torch
 
 
 @dataclass(frozen=True)

@@ -6,7 +6,8 @@ import math
 from typing import Any
 
 from xent.info import checks
-from xent.info.layout import Array, rounded, widest
+from xent.info.arrays import Array
+from xent.info.layout import rounded, widest
 from xent.info.terms import quiet
 
 

@@ -32,7 +32,7 @@ def over_rows(
     first = arrays[0]
     lead = first.shape[:2]
     cuts = list(_cuts(first.shape, blocks.bytes))
-    if len(cuts) == 1:
+    if len(cuts) == 1 and not blocks.write:
         pieces = function(*(_compact(xp, array, None) for array in arrays))
         return tuple(_shape(xp, piece, lead) for piece in pieces)
     out = None
@@ -49,24 +49,24 @@ def over_rows(
     return (out if out is not None else joined[0], *joined[1:])
 
 
-def _cuts(shape: tuple[int, int, int], limit: int | None) -> Iterator[tuple[slice, slice]]:
+def _cuts(shape: tuple[int, int, int], limit: int | None) -> Iterator[tuple]:
     """Slices of the first two axes, in row order, of at most `limit` bytes or one row."""
     n, d, v = shape
     if limit is None or n * d * v * 8 <= limit:
-        yield slice(0, n), slice(0, d)
+        yield slice(0, n), slice(0, d), ...
         return
     rows = max(1, limit // (8 * v))
     if rows >= d:
         step = rows // d
         for start in range(0, n, step):
-            yield slice(start, min(start + step, n)), slice(0, d)
+            yield slice(start, min(start + step, n)), slice(0, d), ...
         return
     for row in range(n):
         for start in range(0, d, rows):
-            yield slice(row, row + 1), slice(start, min(start + rows, d))
+            yield slice(row, row + 1), slice(start, min(start + rows, d)), ...
 
 
-def _compact(xp: Any, array: Any, cut: tuple[slice, slice] | None) -> Any:
+def _compact(xp: Any, array: Any, cut: tuple | None) -> Any:
     if array is None:
         return None
     part = array if cut is None else array[cut]

@@ -22,9 +22,11 @@ def op(spec: Any) -> RowStats:
 def value(outputs: tuple, row_weight: Any, spec: Any) -> Any:
     """(N, D) losses of the rows from the outputs of `RowStats`."""
     lse, nll, smooth, _ = outputs
-    # An option that is off adds nothing at all: 0 times an infinite statistic is NaN.
+    # A factor of 0 adds nothing at all: 0 times an infinite statistic is NaN.
     loss = nll
-    if spec.label_smoothing:
+    if spec.label_smoothing == 1:
+        loss = smooth
+    elif spec.label_smoothing:
         loss = (1 - spec.label_smoothing) * nll + spec.label_smoothing * smooth
     if spec.z_loss:
         loss = loss + spec.z_loss * row_weight * lse**2

@@ -159,7 +159,9 @@ class RowStats:
             at_t = xp.arange(p.shape[1], device=p.device)[None, :] == t[:, None]
             miss = xp.where(at_t & row.at_k, -rest, p - xp.astype(at_t, p.dtype))
             if w is not None:
-                miss = miss * xp.take(w, safe(xp, t), axis=0)[:, None]
+                # An ignored row has no class: what class 0 weighs, NaN included, is not its weight.
+                chosen = xp.where(t < 0, 0.0, xp.take(w, safe(xp, t), axis=0))
+                miss = miss * chosen[:, None]
             du = du + g_nll * miss
         elif g_nll is not None:
             t = xp.astype(t, p.dtype) if w is None else w * xp.astype(t, p.dtype)
@@ -186,15 +188,17 @@ class RowStats:
         return row_sum(xp, xp.permute_dims(by_class, (1, 0)))
 
     def _no_classes(self, xp: Any, logits: Any, target: Any) -> Result:
-        work, lead, where = working_dtype(xp, logits), logits.shape[:2], logits.device
-        zeros = xp.zeros(lead, dtype=work, device=where)
+        def zeros(dtype: Any = None) -> Any:  # each its own array, for a library's derivatives
+            work = working_dtype(xp, logits) if dtype is None else dtype
+            return xp.zeros(logits.shape[:2], dtype=work, device=logits.device)
+
         outputs = (
-            zeros - float("inf"),
-            None if target is None else zeros,
-            zeros if self.smooth else None,
-            zeros if self.entropy else None,
+            zeros() - float("inf"),
+            None if target is None else zeros(),
+            zeros() if self.smooth else None,
+            zeros() if self.entropy else None,
         )
-        return Result(outputs, (xp.zeros(lead, dtype=xp.int64, device=where), zeros))
+        return Result(outputs, (zeros(xp.int64), zeros()))
 
 
 def _entropy(xp: Any, p: Any, s: Any) -> Any:
