@@ -257,6 +257,14 @@ def test_all_ignored_has_no_mean_and_a_gradient_of_zero():
     assert as_float(gradient.dlogits).tolist() == [[0.0] * 3] * 2
 
 
+def test_no_classes():
+    empty = np.zeros((2, 0))
+    assert as_float(oracle.cross_entropy(empty, empty, reduction="none")).tolist() == [0.0, 0.0]
+    assert math.isnan(oracle.cross_entropy(empty, empty, z_loss=0.1))
+    ignored = oracle.cross_entropy(empty, [-100, -100], reduction="sum", z_loss=0.1)
+    assert ignored == 0
+
+
 def test_a_class_without_weight():
     logits, weight = [[1.0, 2.0, -INF], [1.0, 1.0, 1.0]], [1.0, 1.0, 0.0]
     loss = oracle.cross_entropy(logits, [2, 0], weight, reduction="none")

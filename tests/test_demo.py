@@ -131,6 +131,15 @@ def test_the_start_is_he_normal(rng: np.random.Generator) -> None:
     assert weight_2.std() == pytest.approx(np.sqrt(2 / 64), rel=0.17)
 
 
+def test_every_epoch_has_all_rows_in_an_order_of_its_own(rng: np.random.Generator) -> None:
+    batches = demo.drawn_batches(rng, 150, 3)
+    assert [len(batch) for batch in batches] == 3 * [64, 64, 22]
+    orders = [np.concatenate(batches[first : first + 3]) for first in (0, 3, 6)]
+    for order in orders:
+        np.testing.assert_array_equal(np.sort(order), np.arange(150))
+    assert len({tuple(order) for order in [*orders, np.arange(150)]}) == 4
+
+
 def test_layers_have_torchs_derivatives(rng: np.random.Generator) -> None:
     values, weight, bias = rng.normal(size=(5, 4)), rng.normal(size=(4, 3)), rng.normal(size=3)
     upstream = rng.normal(size=(5, 3))

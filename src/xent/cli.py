@@ -91,7 +91,7 @@ def demo(epochs: int, seed: int | None, figure: Path) -> None:
     _require("demo", rich="rich", torch="torch", sklearn="scikit-learn", matplotlib="matplotlib")
     from rich.console import Console
 
-    comparison = _compare(epochs, seed or 0)
+    comparison = _compare(epochs, secrets.randbits(32) if seed is None else seed)
     show(comparison, Console(highlight=False))
     _draw(comparison, figure)
     click.echo(f"Loss curves: {figure}")

@@ -89,8 +89,7 @@ def compare(epochs: int, seed: int, tick: Tick = lambda *_: None) -> Comparison:
     rng = np.random.default_rng(seed)
     start = start_parameters(rng)
     rows = len(digits.target)
-    orders = [rng.permutation(rows) for _ in range(epochs)]
-    batches = [o[i : i + BATCH_ROWS] for o in orders for i in range(0, rows, BATCH_ROWS)]
+    batches = drawn_batches(rng, rows, epochs)
     threads = torch.get_num_threads()
     torch.set_num_threads(1)  # matrices this small only wait for a second thread
     try:
@@ -126,6 +125,12 @@ def start_parameters(rng: np.random.Generator) -> list[np.ndarray]:
         parameters.append(rng.standard_normal((inputs, outputs)) * np.sqrt(2 / inputs))
         parameters.append(np.zeros(outputs))
     return parameters
+
+
+def drawn_batches(rng: np.random.Generator, rows: int, epochs: int) -> list[np.ndarray]:
+    """The row indices of every step: in each epoch all rows, in another order."""
+    orders = [rng.permutation(rows) for _ in range(epochs)]
+    return [order[i : i + BATCH_ROWS] for order in orders for i in range(0, rows, BATCH_ROWS)]
 
 
 class Linear:

@@ -53,9 +53,8 @@ def ulp_error(got: Numbers, exact: Exact, dtype: Any) -> Any:
         if mpmath.isinf(value):
             overflow = mpmath.ldexp(2 - mpmath.ldexp(1, -bits), largest)
             return 0.0 if right * mpmath.sign(value) >= overflow else math.inf
-        exponent = (
-            smallest if right == 0 else min(max(int(mpmath.mag(right)) - 1, smallest), largest)
-        )
+        binade = smallest if right == 0 else int(mpmath.mag(right)) - 1
+        exponent = min(max(binade, smallest), largest)
         return float(mpmath.ldexp(abs(value - right), bits - 1 - exponent))
 
     with mpmath.workprec(200):
