@@ -49,7 +49,7 @@ def test_ulp_error_beyond_the_numbers(dtype):
     largest = float(info.max)
     with mpmath.workprec(100):
         spacing = mpf(largest) - mpf(float(np.nextafter(info.max, dtype(0))))
-        close, midway = largest + spacing / 4, largest + spacing / 2
+        close, midway, beyond = (largest + k * spacing for k in (0.25, 0.5, 2.0**60))
     for got, right, error in [
         (INF, INF, 0.0),
         (-INF, INF, INF),
@@ -63,5 +63,6 @@ def test_ulp_error_beyond_the_numbers(dtype):
         (-INF, -midway, 0.0),
         (INF, close, INF),
         (largest, close, 0.25),
+        (largest, beyond, 2.0**60),
     ]:
         assert exact.ulp_error(got, right, dtype) == error, (got, right)

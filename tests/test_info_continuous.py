@@ -12,7 +12,6 @@ import scipy.stats
 
 from xent import info
 
-mpmath.mp.prec = 300
 m = mpmath.mpf
 
 # Each with SciPy's distribution and two others of the family.
@@ -35,6 +34,12 @@ each_family = pytest.mark.parametrize(
     FAMILIES,
     ids=[row[0].__name__ for row in FAMILIES],
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    with mpmath.workprec(300):
+        yield
 
 
 def test_known_numbers():

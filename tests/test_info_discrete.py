@@ -18,9 +18,14 @@ from hypothesis import strategies as st
 
 from xent import info
 
-mpmath.mp.prec = 300
 PAIRS = [info.cross_entropy, info.kl_divergence, info.js_divergence, info.js_distance]
 MEASURES = {f.__name__: f for f in PAIRS}
+
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    with mpmath.workprec(300):
+        yield
 
 
 def exact(values):

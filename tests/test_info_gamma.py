@@ -8,7 +8,11 @@ import pytest
 
 from xent.info.gamma import log_gamma_excess, stirling
 
-mpmath.mp.prec = 300
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    with mpmath.workprec(300):
+        yield
 
 
 @pytest.mark.parametrize("a", [1e-6, 0.3, 1.0, 4.7, 15.9, 16.0, 30.5, 1e3, 1e8])

@@ -14,7 +14,6 @@ from hypothesis import strategies as st
 
 from xent import info
 
-mpmath.mp.prec = 300
 TABLES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
     lambda shape: st.lists(
         st.lists(st.floats(1e-6, 1) | st.just(0.0), min_size=shape[1], max_size=shape[1]),
@@ -22,6 +21,12 @@ TABLES = st.tuples(st.integers(1, 4), st.integers(1, 4)).flatmap(
         max_size=shape[0],
     ).filter(lambda rows: sum(map(sum, rows)) > 0)
 )
+
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    with mpmath.workprec(300):
+        yield
 
 
 def exact(table):

@@ -13,7 +13,12 @@ from hypothesis import strategies as st
 
 from xent.info import terms
 
-mpmath.mp.prec = 2400  # exp(-700) beside 1
+
+@pytest.fixture(autouse=True, scope="module")
+def precision():
+    # exp(-700) beside 1 takes 1000 bits.
+    with mpmath.workprec(1200):
+        yield
 
 
 def relative(value, truth):

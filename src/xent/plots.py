@@ -51,8 +51,9 @@ def information(ax: Axes | None = None) -> Axes:
     ax.annotate(
         f"a fair coin: {coin:.3f} nats = 1 bit",
         (0.5, coin),
-        xytext=(8, 8),
+        xytext=(-8, -14),
         textcoords="offset points",
+        ha="right",
     )
     ax.set(xlim=(0, 1), ylim=(0, None), title="A rare event tells more")
     ax.set(xlabel="probability", ylabel="information (nats)")

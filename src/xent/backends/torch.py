@@ -181,9 +181,16 @@ def _differentiated(*tensors: Any) -> bool:
     """Whether someone may differentiate through what is computed from these tensors."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return True
-    if forward_ad._current_level >= 0:
+    if forward_ad._current_level >= 0 or _in_old_vmap():
         return True
     return any(t is not None and _is_wrapped(t) for t in tensors)
+
+
+def _in_old_vmap() -> bool:
+    """Whether torch's old vmap is at work, that of autograd.grad(is_grads_batched=True)."""
+    depth = torch._C._vmapmode_increment_nesting()  # there is no call that only tells
+    torch._C._vmapmode_decrement_nesting()
+    return depth > 1
 
 
 def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:
