@@ -160,19 +160,16 @@ def summarise(figures: list[Figure]) -> bool:
 
 def closer_subjects(f: Figure) -> str:
     """A line that names the subjects whose error is less than xent's largest, if there are any."""
-    worst = max((name for name in OURS if f.errors[name]), key=lambda n: largest(f, n))
-    closer = [
-        name
-        for name in f.errors
-        if name not in OURS and largest(f, name) <= largest(f, worst) - 0.01
-    ]
+    worst = max((name for name in OURS if f.errors[name]), key=lambda name: size(f, name))
+    below = size(f, worst) - 0.01
+    closer = [name for name in f.errors if name not in OURS and size(f, name) <= below]
     if not closer:
         return ""
     others = ", ".join(f"{name} {cell(f, name)}" for name in closer)
     return f"{f.format}, {f.case}, {f.quantity}: {worst} {cell(f, worst)}; {others}"
 
 
-def largest(f: Figure, name: str) -> float:
+def size(f: Figure, name: str) -> float:
     """The error of a subject, infinite where it does not compute the quantity."""
     error = f.errors[name]
     return math.inf if error is None else error.largest

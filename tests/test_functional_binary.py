@@ -141,9 +141,7 @@ def test_the_backward_by_hand(rng, reduction):
         upstream,
     )
     for expected in (right, slopes):
-        np.testing.assert_allclose(
-            dlogits, np.asarray(expected, float), rtol=1e-14, atol=1e-15
-        )
+        np.testing.assert_allclose(dlogits, np.asarray(expected, float), rtol=1e-14, atol=1e-15)
 
 
 @LIBRARIES

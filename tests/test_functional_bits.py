@@ -103,9 +103,7 @@ def test_blocks_cut_the_axes_after_the_classes(rng, size, array):
     logits = rng.normal(0, 3, (3, 6, 5))
     target = rng.integers(0, 6, (3, 5))
     rows = logits.transpose(0, 2, 1).reshape(15, 6)
-    loss, vjp = xent.cross_entropy_vjp(
-        array(rows), array(target.reshape(15)), reduction="none"
-    )
+    loss, vjp = xent.cross_entropy_vjp(array(rows), array(target.reshape(15)), reduction="none")
     cut = xent.cross_entropy_vjp(
         array(logits), array(target), reduction="none", plan=Plan(chunk_bytes=size)
     )

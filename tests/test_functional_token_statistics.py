@@ -116,3 +116,8 @@ def test_it_agrees_with_the_losses(rng):
     moved = xent.token_statistics(np.moveaxis(logits, 1, -1), target, axis=-1)
     for got, expected in zip(moved, statistics, strict=True):
         np.testing.assert_array_equal(got, expected)
+
+
+def test_argmax_sees_logits_that_a_softcap_makes_equal():
+    logits = np.array([[74.9, 0.0, 75.07], [-80.0, -75.0, -90.0]])
+    assert xent.token_statistics(logits, [0, 0], softcap=3.0).argmax.tolist() == [2, 1]

@@ -166,9 +166,7 @@ def test_an_ignored_row_has_gradient_zero_whatever_it_holds(holds, reduction, op
     logits = np.array([[1.0, 2.0, 3.0], [holds, 0.0, holds], [0.5, -1.0, 2.0]])
     target = np.array([2, -100, 0])
     kept = np.array([0, 2])
-    loss, vjp = xent.cross_entropy_vjp(
-        array(logits), array(target), reduction=reduction, **options
-    )
+    loss, vjp = xent.cross_entropy_vjp(array(logits), array(target), reduction=reduction, **options)
     expected, kept_vjp = xent.cross_entropy_vjp(
         array(logits[kept]), array(target[kept]), reduction=reduction, **options
     )

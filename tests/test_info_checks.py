@@ -349,6 +349,18 @@ def test_a_softmax_passes_in_every_dtype(dtype, classes, rng):
         assert bool(torch.isfinite(info.entropy(p)))
 
 
+def test_the_tolerance_is_the_one_of_the_docstring():
+    for p in (np.full(4, 0.25), np.full(400, 1 / 400, np.float32)):
+        eps, tiny = float(np.finfo(p.dtype).eps), float(np.finfo(p.dtype).smallest_subnormal)
+        allowed = eps + 8 * np.sqrt(len(p)) * min(eps, 2.0**-23) + len(p) * tiny
+        rest = p[1:].astype(np.float64).sum()
+        p[0] = 1 + 0.9 * allowed - rest
+        info.entropy(p)
+        p[0] = 1 + 1.1 * allowed - rest
+        with pytest.raises(ValueError, match="entropy: p has sum"):
+            info.entropy(p)
+
+
 def test_a_wrong_digit_does_not_pass():
     for p in ([0.333, 0.333, 0.333], [0.2, 0.8000001], np.float32([0.2, 0.80001])):
         with pytest.raises(ValueError, match="entropy: p has sum"):

@@ -57,6 +57,13 @@ def test_a_missed_peak_is_an_error_and_points_find_it():
     assert value == pytest.approx(float(narrow.entropy()), abs=1e-9)
 
 
+def test_both_densities_hold_their_mass_between_the_limits():
+    p, q = info.Uniform(0, 1), info.Uniform(0, 4)
+    for measure in (info.differential_kl_divergence, info.differential_cross_entropy):
+        with pytest.raises(ValueError, match=r"q has integral 0\.25 from 0 to 1, expected 1"):
+            measure(p.density, q.density, 0, 1)
+
+
 def test_an_integral_that_does_not_converge_is_an_error():
     def heavy(x):  # integrates to 1, its entropy diverges
         return 1 / ((x + math.e) * math.log(x + math.e) ** 2)

@@ -11,11 +11,16 @@ import pytest
 import torch
 
 from xent import inputs, reduction
+from xent.ops import exact
 from xent.spec import Spec
 
 LIBRARIES = pytest.mark.parametrize(
     "array", [np.asarray, torch.asarray, array_api_strict.asarray], ids=["numpy", "torch", "strict"]
 )
+
+
+def total(terms):
+    return exact.total(inputs.namespace(terms), terms)
 
 
 def rows_of(array, target, weight=None, classes=3):
@@ -25,6 +30,11 @@ def rows_of(array, target, weight=None, classes=3):
     weight = None if weight is None else array(np.array(weight, np.float32))
     spec = Spec()
     return inputs.class_rows(logits, array(target), weight, spec).coded(spec)
+
+
+def test_which_reductions_divide_and_which_keep_the_rows():
+    assert [reduction.divides(how) for how in reduction.REDUCTIONS] == [False, False, True]
+    assert [reduction.keeps_rows(how) for how in reduction.REDUCTIONS] == [True, False, False]
 
 
 @LIBRARIES
@@ -67,17 +77,17 @@ def test_rows_without_classes_have_no_weight(weight, array):
 def test_the_denominator(target, weight, how, expected, array):
     rows = rows_of(array, target, weight)
     weights = reduction.row_weight(rows.xp, rows)
-    divisor = reduction.denominator(rows.xp, rows, weights, how, None)
+    divisor = reduction.denominator(rows, weights, how, None, total)
     assert divisor == expected if expected is None else float(divisor) == expected
     if how == "mean":
-        assert reduction.denominator(rows.xp, rows, weights, how, 7.0) == 7.0
+        assert reduction.denominator(rows, weights, how, 7.0, total) == 7.0
 
 
 @LIBRARIES
 def test_probabilities_without_classes_have_no_mean(array):
     rows = rows_of(array, np.zeros((2, 0)))
     weights = reduction.row_weight(rows.xp, rows)
-    assert math.isnan(reduction.denominator(rows.xp, rows, weights, "mean", None))
+    assert math.isnan(reduction.denominator(rows, weights, "mean", None, total))
 
 
 @LIBRARIES
@@ -85,14 +95,14 @@ def test_sums_and_means(rng, array):
     losses = rng.normal(size=(7, 3))
     given = array(losses)
     xp = inputs.namespace(given)
-    exact = sum(map(Fraction, losses.ravel().tolist()))
-    assert reduction.reduce(xp, given, None, "none") is given
-    total = reduction.reduce(xp, given, None, "sum")
-    assert total.shape == ()
-    assert float(total) == pytest.approx(float(exact), rel=1e-15)
+    right = sum(map(Fraction, losses.ravel().tolist()))
+    assert reduction.reduce(xp, given, None, "none", total) is given
+    summed = reduction.reduce(xp, given, None, "sum", total)
+    assert summed.shape == ()
+    assert abs(Fraction(float(summed)) - right) <= Fraction(2) ** -48
     for divisor in (4.0, 4, array(np.array(4.0)), array(np.array(4))):
-        mean = reduction.reduce(xp, given, divisor, "mean")
-        assert float(mean) == float(total) / 4
+        mean = reduction.reduce(xp, given, divisor, "mean", total)
+        assert float(mean) == float(summed) / 4
 
 
 @LIBRARIES
@@ -102,7 +112,7 @@ def test_a_denominator_of_zero(losses, expected, array):
     xp = inputs.namespace(given)
     with np.errstate(all="ignore"):
         for zero in (0, 0.0, array(np.array(0.0))):
-            value = float(reduction.reduce(xp, given, zero, "mean"))
+            value = float(reduction.reduce(xp, given, zero, "mean", total))
             assert np.array_equal(value, expected, equal_nan=True)
 
 

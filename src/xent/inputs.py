@@ -233,8 +233,8 @@ def class_axis(function: str, name: str, array: Any, axis: int | None) -> int:
 
 def normalizer(function: str, value: Any, like: Any) -> Any:
     """An explicit denominator: a number, or a 0-d array of the logits' library."""
-    if value is None or not hasattr(value, "shape"):
-        return value
+    if value is None or isinstance(value, Real):
+        return value if value is None else float(value)
     if namespace(value) is not namespace(like):
         has = f"type {_type_name(value)}"
         raise bad(TypeError, function, "normalizer", has, f"a number or {_type_name(like)}")

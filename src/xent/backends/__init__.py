@@ -1,9 +1,9 @@
 """Where a call runs, by the array's type, and the way of every loss from rows to its result.
 
 A backend is a module: `apply` runs an op (with derivatives, where the library has them), `coded`
-checks class indices, `result_dtype` is the dtype of a loss, `quiet` surrounds a computation and
-`untracked` one that the library's own differentiation must not see. A library that the user has not
-imported is not imported here.
+checks class indices, `total` sums an array, `result_dtype` is the dtype of a loss, `quiet`
+surrounds a computation and `untracked` one that the library's own differentiation must not see. A
+library that the user has not imported is not imported here.
 """
 
 from __future__ import annotations
@@ -86,6 +86,8 @@ def _reduce(
     xp = rows.xp
     weight = reduction.row_weight(xp, rows)
     explicit = normalizer(spec.function, spec.normalizer, rows.logits)
-    divisor = reduction.denominator(xp, rows, weight, spec.reduction, explicit)
-    value = reduction.reduce(xp, loss.value(outputs, weight, spec), divisor, spec.reduction)
+    total = backend.total
+    divisor = reduction.denominator(rows, weight, spec.reduction, explicit, total)
+    losses = loss.value(outputs, weight, spec)
+    value = reduction.reduce(xp, losses, divisor, spec.reduction, total)
     return rows.per_row(value, backend.result_dtype(rows)), weight, divisor

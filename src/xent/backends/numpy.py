@@ -12,7 +12,7 @@ import array_api_compat
 import numpy as np
 
 from xent.inputs import Rows, namespace
-from xent.ops import Op, Result
+from xent.ops import Op, Result, exact
 from xent.ops.blocks import BLOCK_BYTES, Blocks
 from xent.spec import Plan, Spec
 
@@ -42,6 +42,11 @@ def vjp(op: Op, arrays: tuple, residuals: tuple, cotangents: tuple, plan: Plan |
 def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
     """Class indices checked and replaced by codes."""
     return rows.coded(spec, check=plan is None or plan.check_targets is not False)
+
+
+def total(terms: Any) -> Any:
+    """The sum of all elements."""
+    return exact.total(namespace(terms), terms)
 
 
 def result_dtype(rows: Rows) -> Any:

@@ -1,9 +1,11 @@
 """Information measures of distributions, in nats unless `base` says otherwise.
 
 Discrete distributions are NumPy arrays, torch tensors (differentiable) or arrays of any array-API
-library. Half types and float32 are computed in float64 and rounded once to the dtype given. What is
-not a distribution raises an error that names the row and its sum; nothing is ever renormalised.
-Continuous ones are families with closed forms, or any density by quadrature.
+library. Half types and float32 are computed in float64 and rounded once to the dtype given; float64
+has a relative error below 1e-15, for divergences of near distributions too, unless one is given by
+probabilities and the other by logits. What is not a distribution raises an error that names the row
+and its sum; nothing is ever renormalised. Continuous distributions are families with closed forms,
+or any density by quadrature.
 """
 
 from xent.info.continuous import Beta as Beta

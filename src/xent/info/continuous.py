@@ -9,6 +9,7 @@ and large parameters keep their digits. In them e(s) = s - 1 - log s, which is >
 from __future__ import annotations
 
 import math
+from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from typing import Any
 
@@ -21,7 +22,7 @@ from xent.info.gamma import log_gamma_excess, stirling
 LOG_2PI = math.log(2 * math.pi)
 
 
-class Family:
+class Family(ABC):
     """A family of distributions: the methods that all of them have.
 
     Parameters are numbers or NumPy arrays that broadcast, one distribution for each entry, and so
@@ -74,14 +75,14 @@ class Family:
         points = checks.numpy_array(f"{type(self).__name__}.log_density", "points", points)
         return np.asarray(self._log_density(points))[()]
 
-    def _entropy(self) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _entropy(self) -> Any: ...
 
-    def _divergence(self, other: Any) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _divergence(self, other: Any) -> Any: ...
 
-    def _log_density(self, points: np.ndarray) -> Any:
-        raise NotImplementedError
+    @abstractmethod
+    def _log_density(self, points: np.ndarray) -> Any: ...
 
 
 @dataclass(frozen=True, repr=False)

@@ -44,7 +44,7 @@ def entropy(
     from_logits: bool = False,
     keepdims: bool = False,
 ) -> Array:
-    r"""The entropy H(p) = -sum p log p of distributions over the classes along an axis.
+    """The entropy H(p) = -sum p log p of distributions over the classes along an axis.
 
     Args:
         p: (..., V) floating. Probabilities: entries >= 0 whose sum over the classes is 1 within

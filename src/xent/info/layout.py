@@ -1,5 +1,6 @@
-"""The way in and out of every discrete measure: the classes last and in the widest dtype for the
-sums; dtype, shape and unit of the caller for the result.
+"""The way in and out of every discrete measure.
+
+In: the classes last and joined, in float64. Out: the shape, dtype and unit of the caller.
 """
 
 from __future__ import annotations

@@ -1,4 +1,4 @@
-r"""The terms of the sums, each right to a few ULP of itself, without cancellation or 0 log 0.
+"""The terms of the sums, each right to a few ULP of itself, without cancellation or 0 log 0.
 
 With r = log(a / b) every divergence is a sum of a r - a + b >= 0 (Csiszár 1975), which is 0 only
 where a = b. It equals sum a r when a and b have the same sum; where the sums differ by a rounding

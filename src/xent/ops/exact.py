@@ -60,4 +60,5 @@ def product(xp: Any, left: Any, right: float) -> tuple[Any, Any]:
 
 def take_last(xp: Any, rows: Any, index: Any) -> Any:
     """(R, V), (R,) -> (R,) one element of each row."""
-    return xp.take_along_axis(rows, index[:, None], axis=1)[:, 0]
+    # take_along_axis does the same, but torch.compile would compile it for each number of rows.
+    return rows[xp.arange(rows.shape[0], device=rows.device), index]

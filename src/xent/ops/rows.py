@@ -45,14 +45,14 @@ def shift(
     work = working_dtype(xp, x)
     wider = x.dtype != work
     x = xp.astype(x, work)
+    if k is None:
+        k = xp.argmax(x, axis=1)  # before the softcap, in which large logits become equal
     slope: Any = logit_scale
     if softcap is not None:
         scaled = x * (logit_scale / softcap)
         small = xp.exp(-2 * magnitude(xp, scaled))
         slope = 4 * logit_scale * small / (1 + small) ** 2  # 1 - tanh^2 without cancellation
         x = softcap * xp.tanh(scaled)
-    if k is None:
-        k = xp.argmax(x, axis=1)
     top = take_last(xp, x, k)
     high, low = (x - top[:, None], None) if wider else difference(xp, x, top[:, None])
     if softcap is None and logit_scale != 1:

@@ -81,7 +81,6 @@ class RowStats:
             return tuple(
                 xp.zeros_like(a) if w else None for a, w in zip(arrays, wanted, strict=True)
             )
-        wanted = (wanted[0], wanted[1] and cotangents[1] is not None, wanted[2])
         dweights: list = []
 
         def block(x: Any, t: Any, k: Any, tail: Any, *g: Any) -> tuple:
@@ -93,8 +92,7 @@ class RowStats:
                 dx = xp.astype(dx, x.dtype)
             s = surprisal(xp, row, tail) if wanted[1] or wanted[2] else None
             if wanted[1]:
-                dt = weighted(xp, g[1][:, None], s if w is None else weighted(xp, w, s))
-                dt = xp.astype(dt, t.dtype)
+                dt = self._dtarget(xp, s, t, w, g)
             if wanted[2]:
                 dweights.append(self._dweight(xp, s, t, g))
             return dx, dt
@@ -176,6 +174,12 @@ class RowStats:
             du = du + g_entropy * weighted(xp, p, s - _entropy(xp, p, s)[:, None])
         return du
 
+    def _dtarget(self, xp: Any, s: Any, t: Any, w: Any, g: tuple) -> Any:
+        if g[1] is None:
+            return xp.zeros_like(t)
+        dt = weighted(xp, g[1][:, None], s if w is None else weighted(xp, w, s))
+        return xp.astype(dt, t.dtype)
+
     def _smooth(self, xp: Any, s: Any, w: Any) -> Any:
         return row_sum(xp, s if w is None else weighted(xp, w, s)) / s.shape[1]
 
@@ -188,9 +192,11 @@ class RowStats:
         return row_sum(xp, xp.permute_dims(by_class, (1, 0)))
 
     def _no_classes(self, xp: Any, logits: Any, target: Any) -> Result:
+        lead = logits.shape[:2]
+
         def zeros(dtype: Any = None) -> Any:  # each its own array, for a library's derivatives
             work = working_dtype(xp, logits) if dtype is None else dtype
-            return xp.zeros(logits.shape[:2], dtype=work, device=logits.device)
+            return xp.zeros((lead[0] * lead[1],), dtype=work, device=logits.device)
 
         outputs = (
             zeros() - float("inf"),
@@ -198,7 +204,10 @@ class RowStats:
             zeros() if self.smooth else None,
             zeros() if self.entropy else None,
         )
-        return Result(outputs, (zeros(xp.int64), zeros()))
+        codes = None if target is None or target.ndim == 3 else xp.reshape(target, (-1,))
+        outputs = silence(xp, codes, outputs)
+        shaped = tuple(None if o is None else xp.reshape(o, lead) for o in outputs)
+        return Result(shaped, (xp.reshape(zeros(xp.int64), lead), xp.reshape(zeros(), lead)))
 
 
 def _entropy(xp: Any, p: Any, s: Any) -> Any:
@@ -232,7 +241,7 @@ def _excess(xp: Any, p: Any, rest: Any, at_k: Any, t: Any) -> Any:
 
 def silence(xp: Any, t: Any, values: tuple) -> tuple:
     """(R,) values, 0 for rows whose target is ignored and NaN where it is out of range."""
-    if t is None or t.ndim == 2:
+    if t is None or t.ndim == 2:  # probabilities
         return values
 
     def one(value: Any) -> Any:
