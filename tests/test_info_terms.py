@@ -62,14 +62,6 @@ def test_total_is_a_sum_in_twice_the_precision(size, rng):
         assert abs(value - truth) <= 1.2e-16 * abs(truth) + 1e-31 * size * magnitude
 
 
-@given(st.floats(0, 1), st.floats(0, 1))
-def test_product_remainder_is_exact(a, b):
-    product, remainder = terms.product_remainder(xp, np.asarray(a), np.asarray(b))
-    error = number(a) * number(b) - number(product) - number(remainder)
-    assert product == a * b
-    assert abs(float(error)) <= 1e-300  # what underflows
-
-
 @given(
     st.lists(st.floats(-1e3, 1e3) | st.just(-math.inf), min_size=1, max_size=6).filter(
         lambda row: max(row) > -math.inf

@@ -29,7 +29,8 @@ def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
     if torch.compiler.is_compiling():
         # One block: the compiler fuses the operations and needs no loop unrolled before it.
         blocks = Blocks(None)
-        if not (torch.is_grad_enabled() and any(_needs_gradient(a) for a in arrays)):
+        wanted = torch.is_grad_enabled() and any(_needs_gradient(a) for a in arrays)
+        if _in_transform() or not wanted:
             return op.forward(xp, arrays, blocks)
         outputs = _Traced.apply(op, blocks, *arrays)
     else:
@@ -159,6 +160,12 @@ class _Apply(_Traced):
                 for o in flat
             )
         return outputs, tuple(None if o is None else 0 for o in outputs)
+
+
+@torch.compiler.assume_constant_result
+def _in_transform() -> bool:
+    """Whether the code that is compiled is inside torch.func's grad, jvp or vmap."""
+    return _functorch.maybe_current_level() is not None
 
 
 def _needs_gradient(array: Any) -> bool:

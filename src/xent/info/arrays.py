@@ -2,10 +2,11 @@
 
 from __future__ import annotations
 
-import sys
 from typing import Any
 
 import array_api_compat as compat
+
+from xent.inputs import is_torch as is_torch
 
 Array = Any
 
@@ -25,12 +26,6 @@ def readable(array: Array) -> bool:
         return False
     plain = type(array) in (torch.Tensor, torch.nn.Parameter)
     return plain and not is_functorch_wrapped_tensor(array)
-
-
-def is_torch(value: Any) -> bool:
-    """Whether `value` is a torch tensor, without importing torch."""
-    torch = sys.modules.get("torch")
-    return torch is not None and isinstance(value, torch.Tensor)
 
 
 def device(array: Array) -> Any:

@@ -7,6 +7,7 @@ from typing import Any
 from xent.info import terms
 from xent.info.arrays import Array
 from xent.info.layout import Layout, read
+from xent.ops import exact
 
 
 def joint_entropy(
@@ -127,7 +128,7 @@ def mutual_information(
     xp, p = layout.xp, _table(layout, row)
     x = terms.total(xp, p)[..., :, None]
     y = terms.total(xp, xp.matrix_transpose(p))[..., None, :]
-    product, remainder = terms.product_remainder(xp, x, y)
+    product, remainder = exact.product(xp, x, y)
     # sum over x of p(x) KL(p(y | x) || p(y)): unlike p(x) p(y), its parts do not underflow.
     divisor = xp.where(x != 0, x, 1.0)
     positive = p != 0

@@ -15,6 +15,7 @@ from typing import Any
 import numpy as np
 
 from xent.info.arrays import Array, device, is_torch
+from xent.ops.exact import difference
 
 
 @dataclass(frozen=True)
@@ -59,9 +60,7 @@ class Logits:
         # A sum that picks, not max: its gradient goes to the one class that `rest` leaves out.
         peak = xp.sum(xp.where(top, logits, 0.0), axis=-1, keepdims=True)
         finite = xp.where(support, logits, peak)
-        shifted = finite - peak
-        back = shifted - finite
-        low = (finite - (shifted - back)) - (peak + back)
+        shifted, low = difference(xp, finite, peak)
         weight = xp.where(support | top, xp.exp(shifted) * (1 + low), 0.0)
         rest = total(xp, xp.where(top, 0.0, weight))[..., None]
         return cls(xp, weight / (1 + rest), support, shifted, low, weight, rest)
@@ -200,14 +199,3 @@ def total(xp: Any, terms: Array) -> Array:
         back = terms - a
         low = low[..., :half] + low[..., half:] + ((a - (terms - back)) + (b - back))
     return (terms + low)[..., 0]
-
-
-def product_remainder(xp: Any, x: Array, y: Array) -> tuple[Array, Array]:
-    """x y as the rounded product and what rounding took (Dekker 1971)."""
-    bits = 1 - round(math.log2(float(xp.finfo(x.dtype).eps)))
-    halver = 2.0 ** math.ceil(bits / 2) + 1
-    x_high, y_high = (halver * v - (halver * v - v) for v in (x, y))
-    x_low, y_low = x - x_high, y - y_high
-    product = x * y
-    remainder = x_low * y_low - ((product - x_high * y_high) - x_low * y_high - x_high * y_low)
-    return product, remainder

@@ -42,8 +42,11 @@ def difference(xp: Any, left: Any, right: Any) -> tuple[Any, Any]:
     return high, xp.where(xp.isfinite(high), low, 0.0)
 
 
-def product(xp: Any, left: Any, right: float) -> tuple[Any, Any]:
-    """left * right rounded, and the rounding error (Dekker's product; 0 near overflow)."""
+def product(xp: Any, left: Any, right: Any) -> tuple[Any, Any]:
+    """left * right rounded, and the rounding error (Dekker's product; 0 near overflow).
+
+    `right` is an array or a number. In a narrower type than float64 the error is taken as 0.
+    """
     high = left * right
     if left.dtype != xp.float64:
         return high, xp.zeros_like(high)
