@@ -15,7 +15,7 @@ from hypothesis import strategies as st
 
 from xent.conformance import oracle
 from xent.inputs import namespace
-from xent.ops.rows import shift, surprisal, tail_of, weighted
+from xent.ops.rows import magnitude, shift, surprisal, surprisal_at, tail_of, weighted
 
 INF, NAN = math.inf, math.nan
 LIBRARIES = pytest.mark.parametrize(
@@ -92,6 +92,15 @@ def test_probabilities_and_surprisal_are_the_oracles(rng, spread, array):
     np.testing.assert_allclose(np.asarray(tail), lone, rtol=2e-15)
 
 
+def test_surprisal_far_from_the_top_is_rounded_once(rng):
+    logits = rng.uniform(-1, 1, (200, 2)) + np.array([0.0, -60.0])
+    row = shift(np, logits)
+    tail = tail_of(np, row)
+    right = -oracle.log_softmax(logits)[:, 1]
+    for got in (surprisal(np, row, tail)[:, 1], surprisal_at(np, row, tail, np.full(200, 1))):
+        assert np.max(oracle.ulp_error(got, right, "float64")) <= 0.51
+
+
 def test_a_known_argmax_is_taken():
     row = shift(np, np.array([[3.0, 3.0, 1.0]]), np.array([1]))
     assert row.at_k.tolist() == [[False, True, False]]
@@ -129,9 +138,26 @@ def test_a_measure_of_zero_counts_for_nothing(array):
     np.testing.assert_array_equal(np.asarray(weighted(xp, measure, given)), expected)
 
 
+def test_a_magnitude_and_its_derivative_at_zero():
+    values = torch.tensor([-2.0, 0.0, 3.0, -INF], requires_grad=True)
+    result = magnitude(namespace(values), values)
+    result.sum().backward()
+    assert result.tolist() == [2.0, 0.0, 3.0, INF]
+    assert values.grad.tolist() == [-1.0, -1.0, 1.0, -1.0]
+
+
 def test_a_measure_of_zero_has_the_derivative_of_a_product():
     measure = torch.tensor([0.0, 2.0], requires_grad=True)
     values = torch.tensor([INF, 3.0], requires_grad=True)
     weighted(namespace(values), measure, values).sum().backward()
     assert measure.grad.tolist() == [0.0, 3.0]
     assert values.grad.tolist() == [0.0, 2.0]
+
+
+def test_the_surprisal_of_one_entry_has_all_its_digits(rng):
+    logits = rng.uniform(-700, 700, (200, 3)) * 10.0 ** rng.integers(-3, 1, (200, 1))
+    index = rng.integers(0, 3, 200)
+    row = shift(np, logits)
+    got = surprisal_at(np, row, tail_of(np, row), index)
+    right = oracle.cross_entropy(logits, index, reduction="none")
+    assert np.max(oracle.ulp_error(got, right, "float64")) <= 2.5

@@ -108,3 +108,13 @@ def test_masked_classes_have_no_probability_and_take_no_gradient(array, log):
     np.testing.assert_allclose(np.asarray(dx)[0, 0, 1], 2.0 if log else 0.0)
     assert np.isfinite(np.asarray(dx)).all()
     assert np.isfinite(np.asarray(dy)).all()
+
+
+@pytest.mark.parametrize("gap", [5.0, 20.0, 40.0, 300.0])
+def test_log_softmax_of_a_sure_row_keeps_the_gradient_of_its_largest_entry(gap):
+    x, upstream = np.array([[[gap, 0.0, -1.0]]]), np.array([[[1.0, 0.0, 0.0]]])
+    rest = math.fsum([math.exp(-gap), math.exp(-gap - 1)])
+    op = Softmax(log=True)
+    residuals = op.forward(np, (x,), Blocks()).residuals
+    (dx,) = op.vjp(np, (x,), residuals, (upstream,), (True,), Blocks())
+    assert dx[0, 0, 0] == pytest.approx(rest / (1 + rest), rel=2e-15, abs=0)

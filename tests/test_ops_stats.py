@@ -219,3 +219,16 @@ def test_statistics_are_float64_and_the_gradient_has_the_dtype_of_the_logits(rng
     assert {o.dtype for o in outputs} == {np.dtype("float64")}
     ones = (np.ones(SHAPE[:2]),) * 4
     assert op.vjp(np, given, residuals, ones, (True, False, False), Blocks())[0].dtype == dtype
+
+
+@pytest.mark.parametrize("gap", [5.0, 20.0, 40.0, 300.0])
+def test_a_sure_row_keeps_the_gradient_of_its_largest_entry(gap):
+    logits = np.array([[[gap, 0.0, -1.0]]])
+    right = -math.fsum([math.exp(-gap), math.exp(-gap - 1)])  # times p of the largest, almost 1
+    right /= 1 - right
+    for target in (np.array([[0]]), np.array([[[1.0, 0.0, 0.0]]])):
+        op, given = RowStats(), (logits, target, None)
+        residuals = op.forward(np, given, Blocks()).residuals
+        cotangents = (None, np.ones((1, 1)), None, None)
+        gradients = op.vjp(np, given, residuals, cotangents, (True, False, False), Blocks())
+        assert gradients[0][0, 0, 0] == pytest.approx(right, rel=2e-15, abs=0)

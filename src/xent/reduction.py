@@ -66,6 +66,6 @@ def row_scale(xp: Any, upstream: Any, divisor: Any, like: Any) -> Any:
 
 def divide(xp: Any, dividend: Any, divisor: Any) -> Any:
     """dividend / divisor as arrays divide: 0 / 0 is NaN and no error."""
-    if not isinstance(divisor, (int, float)):
+    if isinstance(divisor, type(dividend)):  # an array; no number, nor a symbol for one
         divisor = xp.astype(divisor, dividend.dtype)
     return dividend / divisor

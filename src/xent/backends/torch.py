@@ -164,8 +164,11 @@ class _Apply(_Traced):
 
 @torch.compiler.assume_constant_result
 def _in_transform() -> bool:
-    """Whether the code that is compiled is inside torch.func's grad, jvp or vmap."""
-    return _functorch.maybe_current_level() is not None
+    """Whether derivatives are taken of what is compiled within what is compiled, or exported."""
+    # There torch (2.13) loses the derivative of a Function's derivative without a word.
+    within = getattr(torch._dynamo.config, "trace_autograd_ops", False)
+    level = _functorch.maybe_current_level()
+    return within or level is not None or torch.compiler.is_exporting()
 
 
 def _needs_gradient(array: Any) -> bool:
