@@ -91,7 +91,8 @@ class _Traced(torch.autograd.Function):
 
     @staticmethod
     def forward(op: Op, blocks: Blocks, *arrays: Any) -> Any:
-        result = op.forward(xp, arrays, blocks)
+        write = not _differentiated(*arrays)
+        result = op.forward(xp, arrays, Blocks(blocks.bytes, write))
         return (*result.outputs, *result.residuals)
 
     @staticmethod
