@@ -107,21 +107,24 @@ FAULTS = [
         LOSS,
     ),
     Fault("reduction.py", 'if rows.logits.shape[-1] else float("nan")', "", LOSS),
-    Fault(
-        "reduction.py", "        return normalizer\n", "        return total(weight)\n", LOSS
-    ),
+    Fault("reduction.py", "        return normalizer\n", "        return total(weight)\n", LOSS),
     Fault("reduction.py", "upstream = divide(xp, upstream, divisor)", "pass", LOSS),
     # spec and inputs
     Fault("spec.py", "lambda v: 0 <= v <= 1", "lambda v: v <= 1", "spec"),
     Fault("spec.py", "if not divides(self.reduction):", "if False:", "spec"),
     Fault("spec.py", "self.reduction in REDUCTIONS", "True", "spec"),
     Fault(
-        "inputs.py", "wrong = ~(inside | ignored)", "wrong = ~(inside | ignored | (wide < 0))", "inputs"
+        "inputs.py",
+        "wrong = ~(inside | ignored)",
+        "wrong = ~(inside | ignored | (wide < 0))",
+        "inputs",
     ),
     Fault("inputs.py", "return 1 if array.ndim > 1 else 0", "return array.ndim - 1", LOSS),
     Fault("inputs.py", "if soft and spec.ignore_index >= 0:", "if False:", "inputs"),
     # backends
-    Fault("backends/numpy.py", "plan is None or plan.check_targets is not False", "False", "inputs"),
+    Fault(
+        "backends/numpy.py", "plan is None or plan.check_targets is not False", "False", "inputs"
+    ),
     Fault(
         "backends/torch.py",
         "torch.compiler.is_compiling() or torch.is_grad_enabled()",

@@ -247,6 +247,26 @@ def test_a_certain_row_keeps_the_digits_of_its_gradient(gap, offset, dtype):
     np.testing.assert_allclose(vjp(1.0), expected, rtol=6e-8 if dtype == "float32" else 1e-15)
 
 
+@pytest.mark.parametrize("spread", [0.01, 1.0, 30.0])
+def test_one_hot_probabilities_have_the_digits_of_class_indices(rng, spread):
+    logits, target = rng.normal(0, spread, (5, 40)), rng.integers(0, 40, 5)
+    target[:2] = logits[:2].argmax(axis=1)
+    right = oracle.cross_entropy_grad(logits, target, reduction="sum").dlogits
+    for given in (target, np.eye(40)[target]):
+        dlogits = xent.cross_entropy_vjp(logits, given, reduction="sum")[1](1.0)
+        assert np.max(oracle.ulp_error(dlogits, right, "float64")) <= 4
+
+
+@pytest.mark.parametrize("smoothing", [1e-10, 1e-3])
+def test_a_smoothed_certain_row_keeps_its_digits(smoothing):
+    logits = np.array([[35.0, 1.0, 0.0]])
+    loss, vjp = xent.cross_entropy_vjp(logits, [0], label_smoothing=smoothing)
+    right = oracle.cross_entropy(logits, [0], label_smoothing=smoothing)
+    np.testing.assert_allclose(loss, float(right), rtol=1e-15)
+    dlogits = oracle.cross_entropy_grad(logits, [0], label_smoothing=smoothing).dlogits
+    np.testing.assert_allclose(vjp(1.0), np.asarray(dlogits, float), rtol=3e-15)
+
+
 @pytest.mark.parametrize(("soft", "limit"), [(False, 1.3), (True, 1.4)])
 def test_the_peak_of_memory_is_one_gradient(rng, soft, limit):
     logits = rng.normal(size=(2000, 5000)).astype(np.float32)

@@ -16,7 +16,6 @@ import array_api_compat.torch as xp
 import torch
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
-from torch.fx.experimental.proxy_tensor import get_proxy_mode
 
 from xent.inputs import Rows, no_weight_gradient, target_codes
 from xent.ops import Op, Result, exact
@@ -59,7 +58,7 @@ def coded(rows: Rows, spec: Spec, plan: Plan | None) -> Rows:
     if rows.weight is not None and rows.weight.requires_grad and torch.is_grad_enabled():
         no_weight_gradient(spec.function)
     asked = None if plan is None else plan.check_targets
-    if torch.compiler.is_compiling() or asked is False or get_proxy_mode() is not None:
+    if torch.compiler.is_compiling() or asked is False or _recorded():
         return rows.coded(spec, check=False)
     target = _unwrapped(rows.target)
     readable = type(target) is torch.Tensor and target.device.type != "meta"
@@ -163,13 +162,16 @@ class _Apply(_Traced):
         return outputs, tuple(None if o is None else 0 for o in outputs)
 
 
-@torch.compiler.assume_constant_result
 def _in_transform() -> bool:
     """Whether derivatives are taken of what is compiled within what is compiled, or exported."""
     # There torch (2.13) loses the derivative of a Function's derivative without a word.
     within = getattr(torch._dynamo.config, "trace_autograd_ops", False)
     level = _functorch.maybe_current_level()
     return within or level is not None or torch.compiler.is_exporting()
+
+
+# What torch.compiler.assume_constant_result does, which would import the compiler: two seconds.
+_in_transform._dynamo_marked_constant = True  # pyright: ignore[reportFunctionMemberAccess]
 
 
 def _needs_gradient(array: Any) -> bool:
@@ -208,6 +210,14 @@ def _in_old_vmap() -> bool:
     depth = torch._C._vmapmode_increment_nesting()  # there is no call that only tells
     torch._C._vmapmode_decrement_nesting()
     return depth > 1
+
+
+def _recorded() -> bool:
+    """Whether make_fx is recording the operations."""
+    # torch.fx.experimental has a function for this, whose import takes seconds.
+    proxy = torch._C._TorchDispatchModeKey.PROXY
+    before, now = torch._ops._get_dispatch_mode_pre_dispatch, torch._C._get_dispatch_mode
+    return before(proxy) is not None or now(proxy) is not None
 
 
 def _unwrapped(tensor: torch.Tensor) -> torch.Tensor:

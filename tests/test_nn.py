@@ -1,0 +1,143 @@
+"""The torch modules as drop-ins."""
+
+from __future__ import annotations
+
+import copy
+import inspect
+import pickle
+import re
+
+import pytest
+import torch
+
+import xent.nn
+
+NAMES = ["CrossEntropyLoss", "NLLLoss", "Softmax", "LogSoftmax"]
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_the_constructor_and_forward_take_torchs_arguments(name):
+    ours, torchs = getattr(xent.nn, name), getattr(torch.nn, name)
+    assert issubclass(ours, torchs)
+    mine, theirs = (list(inspect.signature(c.__init__).parameters) for c in (ours, torchs))
+    assert mine[: len(theirs)] == theirs
+    mine, theirs = (list(inspect.signature(c.forward).parameters) for c in (ours, torchs))
+    assert mine == theirs
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_cross_entropy_is_torchs(rng, reduction):
+    w = torch.from_numpy(rng.random(5))
+    x = torch.from_numpy(rng.normal(size=(6, 5)))
+    y = torch.tensor([0, 4, 2, -1, 3, 2])
+    arguments = (w, None, -1, None, reduction, 0.1)
+    got = xent.nn.CrossEntropyLoss(*arguments)(input=x, target=y)
+    torch.testing.assert_close(got, torch.nn.CrossEntropyLoss(*arguments)(x, y))
+    log_probs = torch.log_softmax(x, 1)
+    got = xent.nn.NLLLoss(*arguments[:5])(log_probs, y)
+    torch.testing.assert_close(got, torch.nn.NLLLoss(*arguments[:5])(log_probs, y))
+
+
+def test_softmax_is_torchs(rng):
+    x = torch.from_numpy(rng.normal(size=(2, 3, 4)))
+    for name in ("Softmax", "LogSoftmax"):
+        for dim in (0, 1, -1):
+            got, right = (getattr(m, name)(dim=dim)(x) for m in (xent.nn, torch.nn))
+            torch.testing.assert_close(got, right)
+        with pytest.warns(UserWarning, match=f"^{name}: dim is not given, expected an integer$"):
+            got = getattr(xent.nn, name)()(x)
+        torch.testing.assert_close(got, getattr(torch.nn, name)(dim=0)(x))
+
+
+@pytest.mark.parametrize(
+    ("words", "reduction"),
+    [
+        ({"size_average": False}, "sum"),
+        ({"size_average": True}, "mean"),
+        ({"reduce": False}, "none"),
+    ],
+)
+def test_torchs_deprecated_words_still_mean_what_they_meant(words, reduction):
+    for name in NAMES[:2]:
+        with pytest.warns(UserWarning, match="size_average and reduce args will be deprecated"):
+            assert getattr(xent.nn, name)(**words).reduction == reduction
+
+
+def test_the_weight_is_a_buffer():
+    loss = xent.nn.CrossEntropyLoss(torch.tensor([1.0, 2.0]))
+    assert list(loss.state_dict()) == ["weight"]
+    again = xent.nn.CrossEntropyLoss(torch.zeros(2))
+    again.load_state_dict(loss.state_dict())
+    assert again.weight.tolist() == [1, 2]
+    assert loss.to(torch.float64).weight.dtype == torch.float64
+    theirs = torch.nn.CrossEntropyLoss(torch.zeros(2))
+    theirs.load_state_dict(loss.state_dict())
+
+
+def test_copies_and_pickles_are_the_same_loss(rng):
+    loss = xent.nn.CrossEntropyLoss(
+        torch.tensor([1.0, 2.0, 0.5]),
+        label_smoothing=0.1,
+        z_loss=1e-3,
+        softcap=5.0,
+        logit_scale=0.5,
+        normalizer=7,
+        axis=-1,
+        plan=xent.Plan(chunk_bytes=100),
+    )
+    x, y = torch.from_numpy(rng.normal(size=(4, 3))).float(), torch.tensor([0, 1, 2, 1])
+    for again in (copy.deepcopy(loss), pickle.loads(pickle.dumps(loss))):
+        assert torch.equal(again(x, y), loss(x, y))
+        assert repr(again) == repr(loss)
+    options = {"z_loss": 1e-3, "softcap": 5.0, "logit_scale": 0.5, "normalizer": 7, "axis": -1}
+    right = xent.cross_entropy(x, y, loss.weight, label_smoothing=0.1, **options)
+    assert torch.equal(loss(x, y), right)
+
+
+def test_a_repr_shows_what_was_set():
+    assert repr(xent.nn.CrossEntropyLoss()) == "CrossEntropyLoss()"
+    loss = xent.nn.CrossEntropyLoss(torch.ones(3), reduction="sum", z_loss=0.5)
+    assert repr(loss) == "CrossEntropyLoss(weight=(3,), reduction='sum', z_loss=0.5)"
+    assert repr(xent.nn.NLLLoss(ignore_index=1)) == "NLLLoss(ignore_index=1)"
+
+
+def test_an_attribute_changed_later_is_used():
+    loss = xent.nn.CrossEntropyLoss()
+    loss.reduction = "sum"
+    assert loss(torch.zeros(2, 2), torch.tensor([0, 1])).item() == pytest.approx(2 * 0.6931472)
+
+
+@pytest.mark.parametrize(
+    ("options", "text"),
+    [
+        (
+            {"reduction": "avg"},
+            "CrossEntropyLoss: reduction has value 'avg', expected 'none', 'sum' or 'mean'",
+        ),
+        (
+            {"label_smoothing": -0.1},
+            "CrossEntropyLoss: label_smoothing has value -0.1, expected a number in [0, 1]",
+        ),
+    ],
+)
+def test_a_wrong_option_is_told_at_construction(options, text):
+    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
+        xent.nn.CrossEntropyLoss(**options)
+
+
+def test_a_hundred_steps_of_adam_give_torchs_losses(rng):
+    start = torch.from_numpy(rng.normal(size=(3, 10)))
+    y = torch.from_numpy(rng.integers(0, 10, 3))
+    curves = []
+    for loss in (torch.nn.CrossEntropyLoss(), xent.nn.CrossEntropyLoss()):
+        x = torch.nn.Parameter(start.clone())
+        optimizer, curve = torch.optim.Adam([x], lr=0.5), []
+        for _ in range(100):
+            optimizer.zero_grad()
+            value = loss(x, y)
+            value.backward()
+            optimizer.step()
+            curve.append(value.item())
+        curves.append(curve)
+    assert curves[1] == pytest.approx(curves[0], rel=1e-9)
+    assert curves[1][-1] < curves[1][0] / 10
