@@ -89,7 +89,7 @@ def test_a_target_out_of_range_is_nan_where_it_cannot_be_checked():
     compiled = torch.compile(xent.cross_entropy, fullgraph=True, backend="aot_eager")
     x = torch.zeros(3, 4, requires_grad=True)
     loss = compiled(x, torch.tensor([0, 9, 1]), reduction="none")
-    assert math.isnan(loss[1])
+    assert torch.isnan(loss).tolist() == [False, True, False]
     torch.testing.assert_close(loss[::2], torch.full((2,), math.log(4)))
     (g,) = torch.autograd.grad(loss.sum(), x)
     assert torch.isnan(g[1]).all()
@@ -112,7 +112,7 @@ def test_an_exported_loss_can_be_saved_and_run(strict):
 
 def test_make_fx_records_the_loss():
     x, y = torch.randn(4, 5), torch.tensor([0, 1, 2, 3])
-    recorded = make_fx(xent.cross_entropy)(x, y)
+    recorded = make_fx(lambda x, y: xent.cross_entropy(x, y))(x, y)
     assert torch.equal(recorded(2 * x, y), xent.cross_entropy(2 * x, y))
 
 

@@ -252,8 +252,8 @@ def test_one_hot_probabilities_have_the_digits_of_class_indices(rng, spread):
     logits, target = rng.normal(0, spread, (5, 40)), rng.integers(0, 40, 5)
     target[:2] = logits[:2].argmax(axis=1)
     right = oracle.cross_entropy_grad(logits, target, reduction="sum").dlogits
-    for given in (target, np.eye(40)[target]):
-        dlogits = xent.cross_entropy_vjp(logits, given, reduction="sum")[1](1.0)
+    for either in (target, np.eye(40)[target]):
+        dlogits = xent.cross_entropy_vjp(logits, either, reduction="sum")[1](1.0)
         assert np.max(oracle.ulp_error(dlogits, right, "float64")) <= 4
 
 

@@ -86,7 +86,7 @@ def test_probabilities_and_surprisal_are_the_oracles(rng, spread, array):
     p, s = row.probabilities(xp, tail), surprisal(xp, row, tail)
     assert np.max(oracle.ulp_error(np.asarray(p), oracle.softmax(logits), "float64")) <= 4
     right = -oracle.log_softmax(logits)
-    assert np.max(oracle.ulp_error(np.asarray(s), right, "float64")) <= 2.5
+    assert np.max(oracle.ulp_error(np.asarray(s), right, "float64")) <= 3.5
     with mpmath.workprec(5000):
         lone = np.asarray(1 / oracle.softmax(logits).max(axis=1) - 1, float)
     np.testing.assert_allclose(np.asarray(tail), lone, rtol=2e-15)
@@ -160,4 +160,4 @@ def test_the_surprisal_of_one_entry_has_all_its_digits(rng):
     row = shift(np, logits)
     got = surprisal_at(np, row, tail_of(np, row), index)
     right = oracle.cross_entropy(logits, index, reduction="none")
-    assert np.max(oracle.ulp_error(got, right, "float64")) <= 2.5
+    assert np.max(oracle.ulp_error(got, right, "float64")) <= 3.5

@@ -79,8 +79,8 @@ def total(terms: torch.Tensor) -> torch.Tensor:
 
 def result_dtype(rows: Rows) -> torch.dtype:
     """The dtype of a loss: float32 where autocast would have cast half-precision logits."""
-    half = rows.dtype in (torch.float16, torch.bfloat16)
-    if half and torch.is_autocast_enabled(rows.logits.device.type):
+    half, kind = rows.dtype in (torch.float16, torch.bfloat16), rows.logits.device.type
+    if half and torch.amp.is_autocast_available(kind) and torch.is_autocast_enabled(kind):
         return torch.float32
     return rows.dtype
 
