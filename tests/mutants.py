@@ -135,7 +135,6 @@ FAULTS = [
     Fault(
         "backends/torch.py", "        return torch.float32\n", "        return rows.dtype\n", TORCH
     ),
-    Fault("backends/torch.py", "array.movedim(dim, 0)", "array", TORCH),
     Fault(
         "backends/torch.py", "        no_weight_gradient(spec.function)\n", "        pass\n", TORCH
     ),

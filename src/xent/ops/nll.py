@@ -8,7 +8,7 @@ from typing import Any
 from xent.ops import Result
 from xent.ops.blocks import Blocks, over_rows
 from xent.ops.exact import take_last, working_dtype
-from xent.ops.stats import at_target, safe, silence
+from xent.ops.stats import at_target, safe, silence, weight_at
 
 
 def op(spec: Any) -> NegativeLogLikelihood:
@@ -51,7 +51,7 @@ class NegativeLogLikelihood:
 
         def block(x: Any, t: Any, g: Any) -> tuple:
             if weight is not None:
-                g = g * xp.take(xp.astype(weight, g.dtype), safe(xp, t), axis=0)
+                g = g * weight_at(xp, xp.astype(weight, g.dtype), t)
             g = silence(xp, t, (g,))[0][:, None]
             at_t = xp.arange(x.shape[1], device=x.device)[None, :] == t[:, None]
             dx = xp.where(at_t, -g, xp.where(xp.isnan(g), g, 0.0))

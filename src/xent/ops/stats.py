@@ -157,9 +157,7 @@ class RowStats:
             at_t = xp.arange(p.shape[1], device=p.device)[None, :] == t[:, None]
             miss = xp.where(at_t & row.at_k, -rest, p - xp.astype(at_t, p.dtype))
             if w is not None:
-                # An ignored row has no class: what class 0 weighs, NaN included, is not its weight.
-                chosen = xp.where(t < 0, 0.0, xp.take(w, safe(xp, t), axis=0))
-                miss = miss * chosen[:, None]
+                miss = miss * weight_at(xp, w, t)[:, None]
             du = du + g_nll * miss
         elif g_nll is not None:
             t = xp.astype(t, p.dtype) if w is None else w * xp.astype(t, p.dtype)
@@ -221,7 +219,12 @@ def safe(xp: Any, codes: Any) -> Any:
 
 def at_target(xp: Any, chosen: Any, codes: Any, w: Any) -> Any:
     """(R,) what was chosen at the target, times the weight of its class."""
-    return chosen if w is None else weighted(xp, xp.take(w, safe(xp, codes), axis=0), chosen)
+    return chosen if w is None else weighted(xp, weight_at(xp, w, codes), chosen)
+
+
+def weight_at(xp: Any, w: Any, codes: Any) -> Any:
+    """(R,) weight of the class of each row; 0 for a row of none, whatever class 0 weighs."""
+    return xp.where(codes < 0, 0.0, xp.take(w, safe(xp, codes), axis=0))
 
 
 def expected(xp: Any, s: Any, t: Any, w: Any) -> Any:

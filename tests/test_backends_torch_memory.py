@@ -1,0 +1,193 @@
+"""What is kept and what is allocated, where a gradient lies in memory, and that bits repeat."""
+
+from __future__ import annotations
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch.profiler import ProfilerActivity, profile
+from torch.utils.flop_counter import FlopCounterMode
+
+import xent
+
+N, V = 800, 4000
+Y = torch.arange(N)
+SMALL = xent.Plan(chunk_bytes=2**19)
+LOSSES = {
+    "indices": lambda x: xent.cross_entropy(x, Y, plan=SMALL),
+    "options": lambda x: xent.cross_entropy(
+        x, Y, x[0].detach(), label_smoothing=0.1, z_loss=0.1, softcap=30.0, plan=SMALL
+    ),
+    "nll": lambda x: xent.nll_loss(x, Y, plan=SMALL),
+    "logsumexp": lambda x: xent.logsumexp(x, plan=SMALL).sum(),
+    "statistics": lambda x: sum(s.sum() for s in xent.token_statistics(x, Y, plan=SMALL)[:3]),
+}
+
+
+def peak(function) -> int:
+    """The most bytes that live at once of those that a call allocates."""
+    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+        function()
+    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
+    live = most = 0
+    for event in sorted(events, key=lambda e: e.start_ns()):
+        live += event.nbytes()
+        most = max(most, live)
+    return most
+
+
+def saved_by(function):
+    saved = []
+    with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t), t)[1], lambda t: t):
+        result = function()
+    return saved, result
+
+
+def test_the_peak_is_known_where_it_is_known():
+    size = 4 * 1_000_000
+    assert size <= peak(lambda: torch.ones(1_000_000)) < 1.01 * size
+    assert 2 * size <= peak(lambda: (torch.ones(1_000_000) + 1) * 2 + 1) < 2.01 * size
+
+
+@pytest.mark.parametrize("name", LOSSES)
+def test_forward_and_backward_allocate_one_gradient_and_a_block(name):
+    x, one = torch.randn(N, V, requires_grad=True), 4 * N * V
+    assert one <= peak(lambda: LOSSES[name](x).backward()) < 1.4 * one
+
+
+def test_the_library_chooses_blocks_of_a_few_megabytes():
+    x, y = torch.randn(2000, 5000, requires_grad=True), torch.arange(2000)
+    one = 4 * 2000 * 5000
+    assert peak(lambda: xent.cross_entropy(x.detach(), y)) < 0.25 * one
+    assert one <= peak(lambda: xent.cross_entropy(x, y).backward()) < 1.4 * one
+
+
+@pytest.mark.parametrize("function", [xent.softmax, xent.log_softmax], ids=lambda f: f.__name__)
+def test_a_softmax_allocates_its_result_and_a_block(function):
+    x, upstream, one = torch.randn(N, V, requires_grad=True), torch.randn(N, V), 4 * N * V
+    assert one <= peak(lambda: function(x.detach(), plan=SMALL)) < 1.2 * one
+    y = function(x, plan=SMALL)
+    assert one <= peak(lambda: torch.autograd.grad(y, x, upstream)) < 1.4 * one
+
+
+@pytest.mark.parametrize("name", LOSSES)
+@pytest.mark.parametrize("layout", ["plain", "transposed"])
+def test_numbers_per_row_are_all_that_is_saved_beside_the_logits(name, layout):
+    x = torch.randn(N, 600) if layout == "plain" else torch.randn(600, N).T
+    saved, _ = saved_by(lambda: LOSSES[name](x.requires_grad_()))
+    storage = x.untyped_storage().data_ptr()
+    others = [t for t in saved if t.untyped_storage().data_ptr() != storage]
+    assert len(others) < len(saved)
+    assert all(t.numel() <= 600 for t in others)
+
+
+def test_a_sequence_of_tokens_is_saved_as_it_lies():
+    x = torch.randn(4, 50, 30).transpose(1, 2).requires_grad_()
+    y = torch.zeros(4, 50, dtype=torch.int64)
+    for function in (
+        lambda x: xent.cross_entropy(x, y),
+        lambda x: xent.softmax(x, 1),
+        lambda x: xent.log_softmax(x, 1),
+    ):
+        saved, _ = saved_by(lambda function=function: function(x))
+        own = [t for t in saved if t.data_ptr() == x.data_ptr()]
+        assert own
+        assert all(t.numel() <= 200 for t in saved if t.data_ptr() != x.data_ptr())
+
+
+def test_the_backward_frees_what_was_saved():
+    x = torch.randn(5, 4, requires_grad=True)
+    loss = xent.cross_entropy(x, torch.zeros(5, dtype=torch.int64))
+    loss.backward()
+    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
+        loss.backward()
+
+
+LAYOUTS = {
+    "plain": lambda: torch.randn(6, 5),
+    "transposed": lambda: torch.randn(5, 6).T,
+    "large, transposed": lambda: torch.randn(300, 1500).T,
+    "volume": lambda: torch.randn(2, 5, 3, 4),
+    "channels last": lambda: torch.randn(2, 5, 3, 4).to(memory_format=torch.channels_last),
+    "large, channels last": lambda: torch.randn(8, 40, 60, 60).to(
+        memory_format=torch.channels_last
+    ),
+    "tokens": lambda: torch.randn(4, 7, 5).transpose(1, 2),
+    "five axes": lambda: torch.randn(2, 5, 2, 3, 2).to(memory_format=torch.channels_last_3d),
+}
+
+
+@pytest.mark.parametrize("layout", LAYOUTS)
+def test_gradients_and_softmaxes_lie_in_memory_as_the_logits(layout):
+    x = LAYOUTS[layout]().requires_grad_()
+    shape = (x.shape[0], *x.shape[2:])
+    y = torch.zeros(shape, dtype=torch.int64)
+    p = torch.softmax(torch.randn(x.shape), 1)
+    for loss in (
+        lambda x: xent.cross_entropy(x, y),
+        lambda x: xent.cross_entropy(x, p),
+        lambda x: xent.nll_loss(x, y),
+        lambda x: xent.softmax(x, 1).pow(2).sum(),
+        lambda x: xent.log_softmax(x, 1).sum(),
+    ):
+        (g,) = torch.autograd.grad(loss(x), x)
+        assert g.stride() == x.stride()
+    for ours, plain in ((xent.softmax, F.softmax), (xent.log_softmax, F.log_softmax)):
+        result = ours(x, 1)
+        assert result.stride() == x.stride()
+        torch.testing.assert_close(result, plain(x, 1), check_stride=False)
+
+
+def test_logits_with_gaps_have_a_gradient_without():
+    x = torch.randn(12, 10)[::2, ::2].requires_grad_()
+    (g,) = torch.autograd.grad(xent.cross_entropy(x, torch.arange(6) % 5), x)
+    assert g.is_contiguous()
+
+
+BITS = {
+    "indices": lambda x, y, p: xent.cross_entropy(x, y, label_smoothing=0.1, reduction="none"),
+    "probabilities": lambda x, y, p: xent.cross_entropy(x, p, reduction="none"),
+    "softmax": lambda x, y, p: xent.softmax(x),
+    "log-softmax": lambda x, y, p: xent.log_softmax(x),
+    "entropy": lambda x, y, p: xent.token_statistics(x, y).entropy,
+    "binary": lambda x, y, p: xent.binary_cross_entropy_with_logits(x, p, reduction="none"),
+}
+
+
+@pytest.mark.parametrize("name", BITS)
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
+@pytest.mark.parametrize("shape", [(20, 15001), (3000, 7)], ids=str)
+def test_bits_are_the_same_whatever_runs_beside(rng, name, dtype, shape):
+    x = torch.from_numpy(rng.normal(0, 5, shape)).to(dtype)
+    y = torch.from_numpy(rng.integers(0, shape[1], shape[0]))
+    p = torch.from_numpy(rng.random(shape)).to(dtype)
+
+    def both(rows, copy=lambda t: t):
+        leaf = copy(x)[rows].detach().requires_grad_()
+        value = BITS[name](leaf, y[rows], p[rows])
+        (g,) = torch.autograd.grad(value, leaf, torch.full_like(value, 0.3))
+        return value.detach(), g
+
+    every, alone, threads = slice(None), slice(3, 4), torch.get_num_threads()
+    try:
+        torch.set_num_threads(1)
+        right = both(every)
+        torch.set_num_threads(2)
+        others = [
+            (every, both(every)),
+            (alone, both(alone)),
+            (slice(1, None), both(slice(1, None))),
+        ]
+        others.append((every, both(every, lambda t: t.T.contiguous().T)))
+    finally:
+        torch.set_num_threads(threads)
+    for rows, results in others:
+        for got, whole in zip(results, right, strict=True):
+            assert torch.equal(got, whole[rows])
+
+
+def test_no_matrix_is_multiplied():
+    x = torch.randn(64, 100, requires_grad=True)
+    with FlopCounterMode(display=False) as counter:
+        xent.cross_entropy(x, torch.arange(64)).backward()
+    assert counter.get_total_flops() == 0
