@@ -2,15 +2,17 @@
 
 from __future__ import annotations
 
+import weakref
+
 import pytest
 import torch
 import torch.nn.functional as F
-from torch.profiler import ProfilerActivity, profile
+from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils.flop_counter import FlopCounterMode
 
 import xent
 
-N, V = 800, 4000
+N, V = 500, 4000
 Y = torch.arange(N)
 SMALL = xent.Plan(chunk_bytes=2**19)
 LOSSES = {
@@ -24,16 +26,39 @@ LOSSES = {
 }
 
 
+class Allocations(TorchDispatchMode):
+    """Counts the bytes of what operations allocate, while it lives."""
+
+    def __init__(self):
+        super().__init__()
+        self.live = self.most = 0
+
+    def __torch_dispatch__(self, operation, types, arguments=(), options=None):
+        result = operation(*arguments, **(options or {}))
+        known = {s._cdata for s in storages(arguments)}
+        for storage in storages(result):
+            if storage._cdata not in known:
+                known.add(storage._cdata)
+                self.live += storage.nbytes()
+                weakref.finalize(storage, self.free, storage.nbytes())
+        self.most = max(self.most, self.live)
+        return result
+
+    def free(self, size):
+        self.live -= size
+
+
+def storages(value):
+    if isinstance(value, torch.Tensor):
+        return [value.untyped_storage()]
+    return [s for v in value for s in storages(v)] if isinstance(value, (list, tuple)) else []
+
+
 def peak(function) -> int:
     """The most bytes that live at once of those that a call allocates."""
-    with profile(activities=[ProfilerActivity.CPU], profile_memory=True) as record:
+    with Allocations() as allocations:
         function()
-    events = [e for e in record.profiler.kineto_results.events() if e.name() == "[memory]"]
-    live = most = 0
-    for event in sorted(events, key=lambda e: e.start_ns()):
-        live += event.nbytes()
-        most = max(most, live)
-    return most
+    return allocations.most
 
 
 def saved_by(function):
@@ -47,38 +72,42 @@ def test_the_peak_is_known_where_it_is_known():
     size = 4 * 1_000_000
     assert size <= peak(lambda: torch.ones(1_000_000)) < 1.01 * size
     assert 2 * size <= peak(lambda: (torch.ones(1_000_000) + 1) * 2 + 1) < 2.01 * size
+    x = torch.randn(500, 1000, requires_grad=True)
+    unfused = peak(lambda: F.cross_entropy(x, torch.arange(500)).backward()) / (4 * x.numel())
+    assert unfused > 1.9  # torch's own: a log-softmax, and at least its gradient
 
 
 @pytest.mark.parametrize("name", LOSSES)
-def test_forward_and_backward_allocate_one_gradient_and_a_block(name):
+def test_forward_and_backward_allocate_one_gradient_and_some_blocks(name):
     x, one = torch.randn(N, V, requires_grad=True), 4 * N * V
-    assert one <= peak(lambda: LOSSES[name](x).backward()) < 1.4 * one
-
-
-def test_the_library_chooses_blocks_of_a_few_megabytes():
-    x, y = torch.randn(2000, 5000, requires_grad=True), torch.arange(2000)
-    one = 4 * 2000 * 5000
-    assert peak(lambda: xent.cross_entropy(x.detach(), y)) < 0.25 * one
-    assert one <= peak(lambda: xent.cross_entropy(x, y).backward()) < 1.4 * one
+    assert one <= peak(lambda: LOSSES[name](x).backward()) <= one + 10 * SMALL.chunk_bytes
 
 
 @pytest.mark.parametrize("function", [xent.softmax, xent.log_softmax], ids=lambda f: f.__name__)
-def test_a_softmax_allocates_its_result_and_a_block(function):
-    x, upstream, one = torch.randn(N, V, requires_grad=True), torch.randn(N, V), 4 * N * V
-    assert one <= peak(lambda: function(x.detach(), plan=SMALL)) < 1.2 * one
+def test_a_softmax_allocates_its_result_and_some_blocks(function):
+    x, upstream = torch.randn(N, V, requires_grad=True), torch.randn(N, V)
+    one, blocks = 4 * N * V, 10 * SMALL.chunk_bytes
+    assert one <= peak(lambda: function(x.detach(), plan=SMALL)) <= one + blocks
     y = function(x, plan=SMALL)
-    assert one <= peak(lambda: torch.autograd.grad(y, x, upstream)) < 1.4 * one
+    assert one <= peak(lambda: torch.autograd.grad(y, x, upstream)) <= one + blocks
+
+
+def test_the_library_chooses_blocks_of_two_megabytes():
+    x, y = torch.randn(2000, 5000, requires_grad=True), torch.arange(2000)
+    one, blocks = 4 * 2000 * 5000, 10 * 2**21
+    assert peak(lambda: xent.cross_entropy(x.detach(), y)) <= blocks
+    assert one <= peak(lambda: xent.cross_entropy(x, y).backward()) <= one + blocks
 
 
 @pytest.mark.parametrize("name", LOSSES)
 @pytest.mark.parametrize("layout", ["plain", "transposed"])
 def test_numbers_per_row_are_all_that_is_saved_beside_the_logits(name, layout):
-    x = torch.randn(N, 600) if layout == "plain" else torch.randn(600, N).T
+    x = torch.randn(N, 900) if layout == "plain" else torch.randn(900, N).T
     saved, _ = saved_by(lambda: LOSSES[name](x.requires_grad_()))
     storage = x.untyped_storage().data_ptr()
     others = [t for t in saved if t.untyped_storage().data_ptr() != storage]
     assert len(others) < len(saved)
-    assert all(t.numel() <= 600 for t in others)
+    assert all(t.numel() <= 900 for t in others)
 
 
 def test_a_sequence_of_tokens_is_saved_as_it_lies():
