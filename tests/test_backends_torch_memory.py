@@ -8,7 +8,6 @@ import pytest
 import torch
 import torch.nn.functional as F
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils.flop_counter import FlopCounterMode
 
 import xent
 
@@ -24,6 +23,14 @@ LOSSES = {
     "logsumexp": lambda x: xent.logsumexp(x, plan=SMALL).sum(),
     "statistics": lambda x: sum(s.sum() for s in xent.token_statistics(x, Y, plan=SMALL)[:3]),
 }
+
+
+@pytest.fixture(autouse=True)
+def one_thread():
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    yield
+    torch.set_num_threads(threads)
 
 
 class Allocations(TorchDispatchMode):
@@ -64,8 +71,8 @@ def peak(function) -> int:
 def saved_by(function):
     saved = []
     with torch.autograd.graph.saved_tensors_hooks(lambda t: (saved.append(t), t)[1], lambda t: t):
-        result = function()
-    return saved, result
+        function()
+    return saved
 
 
 def test_the_peak_is_known_where_it_is_known():
@@ -103,7 +110,7 @@ def test_the_library_chooses_blocks_of_two_megabytes():
 @pytest.mark.parametrize("layout", ["plain", "transposed"])
 def test_numbers_per_row_are_all_that_is_saved_beside_the_logits(name, layout):
     x = torch.randn(N, 900) if layout == "plain" else torch.randn(900, N).T
-    saved, _ = saved_by(lambda: LOSSES[name](x.requires_grad_()))
+    saved = saved_by(lambda: LOSSES[name](x.requires_grad_()))
     storage = x.untyped_storage().data_ptr()
     others = [t for t in saved if t.untyped_storage().data_ptr() != storage]
     assert len(others) < len(saved)
@@ -118,18 +125,10 @@ def test_a_sequence_of_tokens_is_saved_as_it_lies():
         lambda x: xent.softmax(x, 1),
         lambda x: xent.log_softmax(x, 1),
     ):
-        saved, _ = saved_by(lambda function=function: function(x))
+        saved = saved_by(lambda function=function: function(x))
         own = [t for t in saved if t.data_ptr() == x.data_ptr()]
         assert own
         assert all(t.numel() <= 200 for t in saved if t.data_ptr() != x.data_ptr())
-
-
-def test_the_backward_frees_what_was_saved():
-    x = torch.randn(5, 4, requires_grad=True)
-    loss = xent.cross_entropy(x, torch.zeros(5, dtype=torch.int64))
-    loss.backward()
-    with pytest.raises(RuntimeError, match="backward through the graph a second time"):
-        loss.backward()
 
 
 LAYOUTS = {
@@ -213,10 +212,3 @@ def test_bits_are_the_same_whatever_runs_beside(rng, name, dtype, shape):
     for rows, results in others:
         for got, whole in zip(results, right, strict=True):
             assert torch.equal(got, whole[rows])
-
-
-def test_no_matrix_is_multiplied():
-    x = torch.randn(64, 100, requires_grad=True)
-    with FlopCounterMode(display=False) as counter:
-        xent.cross_entropy(x, torch.arange(64)).backward()
-    assert counter.get_total_flops() == 0
