@@ -18,6 +18,18 @@ import xent
 sys.path.insert(0, str(Path(__file__).parent))
 from torch_cases import CASES
 
+# A compilation takes seconds: losses that compile to almost what another compiles to.
+ALIKE = (
+    "indices none",
+    "indices sum",
+    "weight, smoothing, ignored, none",
+    "probabilities",
+    "probabilities, weight, none",
+    "scale",
+    "z-loss, softcap of probabilities",
+    "one row",
+    "binary",
+)
 UNUSED = {"allow_unused": True, "materialize_grads": True}
 
 
@@ -48,7 +60,7 @@ def compare(case, backend, **options):
     )
 
 
-@pytest.mark.parametrize("name", CASES)
+@pytest.mark.parametrize("name", [n for n in CASES if n not in ALIKE])
 def test_a_compiled_loss_is_the_eager_one(rng, name):
     compare(CASES[name](rng), "aot_eager")
 
@@ -58,16 +70,22 @@ def test_a_loss_compiled_to_native_code_is_the_eager_one(rng, name):
     compare(CASES[name](rng), "inductor")
 
 
-def test_the_number_of_rows_may_change_without_a_new_compilation(rng):
+def test_the_number_of_rows_may_change(rng):
     compiled = torch.compile(xent.cross_entropy, fullgraph=True, backend="aot_eager", dynamic=True)
-    with torch.compiler.set_stance("default"):
-        for rows in (5, 6, 9):
-            x = torch.from_numpy(rng.normal(size=(rows, 7))).requires_grad_()
-            y = torch.from_numpy(rng.integers(0, 7, rows))
-            close(compiled(x, y), xent.cross_entropy(x, y))
+    for rows in (5, 6, 9):
+        x = torch.from_numpy(rng.normal(size=(rows, 7))).requires_grad_()
+        y = torch.from_numpy(rng.integers(0, 7, rows))
+        close(compiled(x, y), xent.cross_entropy(x, y))
 
 
-@pytest.mark.parametrize("name", ["indices", "probabilities", "z-loss, softcap, scale", "binary"])
+@pytest.mark.parametrize("name", CASES)
+def test_a_compiled_loss_without_gradients_is_the_eager_one(rng, name):
+    case = CASES[name](rng)
+    compiled = torch.compile(case.ours, fullgraph=True, backend="eager")
+    close(compiled(*case.arrays), case.ours(*case.arrays))
+
+
+@pytest.mark.parametrize("name", ["probabilities", "z-loss, softcap, scale", "binary"])
 def test_derivatives_taken_inside_what_is_compiled(rng, name):
     case = CASES[name](rng)
     x, others = case.arrays[0], case.arrays[1:]
