@@ -101,28 +101,120 @@ def test_a_repr_shows_what_was_set():
     assert repr(xent.nn.NLLLoss(ignore_index=1)) == "NLLLoss(ignore_index=1)"
 
 
-def test_an_attribute_changed_later_is_used():
-    loss = xent.nn.CrossEntropyLoss()
-    loss.reduction = "sum"
-    assert loss(torch.zeros(2, 2), torch.tensor([0, 1])).item() == pytest.approx(2 * 0.6931472)
+def test_every_attribute_changed_later_is_used_and_checked(rng):
+    x, y = torch.from_numpy(rng.normal(size=(4, 3))), torch.tensor([0, 1, 2, 1])
+    loss = xent.nn.CrossEntropyLoss(torch.ones(3))
+    changes = {
+        "ignore_index": 1,
+        "label_smoothing": 0.2,
+        "z_loss": 0.1,
+        "softcap": 4.0,
+        "logit_scale": 2.0,
+        "normalizer": 3.0,
+        "axis": -1,
+        "plan": xent.Plan(chunk_bytes=1),
+    }
+    for name, value in changes.items():
+        setattr(loss, name, value)
+    loss.weight = torch.tensor([1.0, 2.0, 0.5])
+    assert torch.equal(loss(x, y), xent.cross_entropy(x, y, loss.weight, **changes))
+    loss.label_smoothing = 2.0
+    with pytest.raises(ValueError, match="cross_entropy: label_smoothing has value 2"):
+        loss(x, y)
+
+
+def test_modules_are_found_moved_and_hooked_as_torchs():
+    model = torch.nn.Sequential(torch.nn.Linear(3, 2), xent.nn.LogSoftmax(dim=1))
+    model.loss = xent.nn.NLLLoss(torch.tensor([1.0, 3.0]), reduction="sum")
+    assert isinstance(model.loss, torch.nn.NLLLoss)
+    assert "loss.weight" in model.state_dict()
+    model.to(torch.bfloat16)
+    assert model.loss.weight.dtype == torch.bfloat16
+    assert not model.loss.weight.requires_grad
+    seen = []
+    model.loss.register_forward_hook(lambda module, given, result: seen.append(result))
+    value = model.loss(model[:2](torch.zeros(2, 3, dtype=torch.bfloat16)), torch.tensor([0, 1]))
+    assert seen == [value]
+    assert value.dtype == torch.bfloat16
+    assert repr(model.loss) == "NLLLoss(weight=(2,), reduction='sum')"
+    assert repr(model[1]) == "LogSoftmax(dim=1)"
 
 
 @pytest.mark.parametrize(
-    ("options", "text"),
+    ("name", "options", "kind", "text"),
     [
         (
+            "CrossEntropyLoss",
             {"reduction": "avg"},
+            ValueError,
             "CrossEntropyLoss: reduction has value 'avg', expected 'none', 'sum' or 'mean'",
         ),
         (
+            "CrossEntropyLoss",
             {"label_smoothing": -0.1},
+            ValueError,
             "CrossEntropyLoss: label_smoothing has value -0.1, expected a number in [0, 1]",
+        ),
+        (
+            "CrossEntropyLoss",
+            {"softcap": 0},
+            ValueError,
+            "CrossEntropyLoss: softcap has value 0, expected a finite number > 0, or None",
+        ),
+        (
+            "CrossEntropyLoss",
+            {"normalizer": 2, "reduction": "sum"},
+            ValueError,
+            "CrossEntropyLoss: normalizer has a value with reduction 'sum', "
+            "expected reduction 'mean'",
+        ),
+        (
+            "CrossEntropyLoss",
+            {"ignore_index": None},
+            TypeError,
+            "CrossEntropyLoss: ignore_index has type NoneType, expected an integer",
+        ),
+        (
+            "NLLLoss",
+            {"reduction": "batchmean"},
+            ValueError,
+            "NLLLoss: reduction has value 'batchmean', expected 'none', 'sum' or 'mean'",
         ),
     ],
 )
-def test_a_wrong_option_is_told_at_construction(options, text):
-    with pytest.raises(ValueError, match=f"^{re.escape(text)}$"):
-        xent.nn.CrossEntropyLoss(**options)
+def test_a_wrong_option_is_told_at_construction(name, options, kind, text):
+    with pytest.raises(kind, match=f"^{re.escape(text)}$"):
+        getattr(xent.nn, name)(**options)
+
+
+def test_a_network_trains_as_with_torchs_losses(rng):
+    x, y = torch.from_numpy(rng.normal(size=(40, 6))), torch.from_numpy(rng.integers(0, 4, 40))
+    start = torch.nn.Sequential(torch.nn.Linear(6, 8), torch.nn.Tanh(), torch.nn.Linear(8, 4))
+    start.double()
+    weight = torch.from_numpy(rng.random(4))
+    pairs = [
+        [library.nn.CrossEntropyLoss(weight, label_smoothing=0.1) for library in (torch, xent)],
+        [
+            lambda x, y, library=library: library.nn.NLLLoss(weight)(
+                library.nn.LogSoftmax(dim=1)(x), y
+            )
+            for library in (torch, xent)
+        ],
+    ]
+    for pair in pairs:
+        curves = []
+        for loss in pair:
+            model, curve = copy.deepcopy(start), []
+            optimizer = torch.optim.Adam(model.parameters(), lr=0.02)
+            for _ in range(100):
+                optimizer.zero_grad()
+                value = loss(model(x), y)
+                value.backward()
+                optimizer.step()
+                curve.append(value.item())
+            curves.append(curve)
+        assert curves[1] == pytest.approx(curves[0], rel=1e-6)
+        assert curves[1][-1] < curves[1][0]
 
 
 def test_a_hundred_steps_of_adam_give_torchs_losses(rng):
