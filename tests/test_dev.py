@@ -10,6 +10,8 @@ from pathlib import Path
 
 import pytest
 
+from xent.kernels import library
+
 ROOT = Path(__file__).parents[1]
 
 
@@ -25,7 +27,8 @@ def dev(monkeypatch):
 @pytest.fixture
 def fresh(dev, monkeypatch, tmp_path):
     """The script in a folder without .venv, with its commands recorded and not run."""
-    for name in ("pyproject.toml", "constraints.txt"):
+    for name in dev.INSTALLED_FROM:
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
         (tmp_path / name).write_text((ROOT / name).read_text())
     (tmp_path / "bin").mkdir()
     monkeypatch.setattr(dev, "ROOT", tmp_path)
@@ -49,16 +52,39 @@ def test_an_unknown_task_is_an_error_that_lists_the_known(dev, capsys):
     assert told.startswith("dev: no task 'demonstrate'\nusage: ./dev TASK [ARGUMENT ...]\n  demo ")
 
 
-def test_it_installs_once_and_again_when_a_file_changes(fresh):
+@pytest.mark.parametrize("name", ["pyproject.toml", "constraints.txt", "src/xent/kernels/cpu.cpp"])
+def test_it_installs_once_and_again_when_a_file_changes(fresh, name):
     dev, commands = fresh
     dev.install()
     assert commands[0] == "venv"
     assert commands[1][-4:-1] == ["-c", str(dev.ROOT / "constraints.txt"), "-e"]
+    assert commands[2][-1] == dev.TELL
     dev.install()
-    assert len(commands) == 2
-    (dev.ROOT / "constraints.txt").write_text("torch==2.13.0\n")
+    assert len(commands) == 3
+    (dev.ROOT / name).write_text("changed")
     dev.install()
-    assert len(commands) == 4
+    assert len(commands) == 6
+
+
+@pytest.mark.parametrize("name", ["CXX", "XENT_NO_NATIVE"])
+def test_it_installs_again_for_another_compiler_or_none(fresh, name, monkeypatch):
+    dev, commands = fresh
+    monkeypatch.delenv(name, raising=False)
+    dev.install()
+    monkeypatch.setenv(name, "1")
+    dev.install()
+    dev.install()
+    assert commands.count("venv") == 2
+
+
+@pytest.mark.parametrize(
+    ("chosen", "told"), [("none", "dev: XENT_CPU is 'none'\n"), ("baseline", None)]
+)
+def test_it_tells_why_there_is_no_kernel(dev, chosen, told, monkeypatch, capfd):
+    monkeypatch.setenv("XENT_CPU", chosen)
+    subprocess.run([sys.executable, "-c", dev.TELL], check=True)
+    reason = library.find({"XENT_CPU": chosen})[1]
+    assert capfd.readouterr().out == (told or (f"dev: {reason}\n" if reason else ""))
 
 
 def test_a_failed_install_is_done_again(fresh, monkeypatch):

@@ -8,6 +8,7 @@ import platform
 from typing import Any
 
 import xent
+from xent.kernels import library
 
 LIBRARIES = {  # the name it is installed by, and its module
     "numpy": "numpy",
@@ -22,10 +23,12 @@ def examine() -> dict[str, Any]:
 
     Returns:
         libraries: the version of each, None where it cannot be used; errors: why not, for those
-        that are installed; kernels: what computes the losses of NumPy arrays and torch tensors.
+        that are installed; kernels: what computes the losses of NumPy arrays and torch tensors,
+        native or reference; native: the instruction set of the compiled kernel, those that this
+        CPU has, and the reason where it is not used.
 
-    >>> examine()["kernels"]["numpy"]
-    'reference'
+    >>> examine()["kernels"]["numpy"] in ("native", "reference")
+    True
     """
     libraries: dict[str, str | None] = {}
     errors: dict[str, str] = {}
@@ -36,6 +39,7 @@ def examine() -> dict[str, Any]:
         except Exception as error:  # a broken installation can raise anything
             if not (isinstance(error, ModuleNotFoundError) and error.name == module):
                 errors[name] = f"{type(error).__name__}: {error}"
+    kernel = "native" if library.load() else "reference"
     threads = {"cores": os.cpu_count()}
     if libraries["torch"]:
         threads["torch"] = importlib.import_module("torch").get_num_threads()
@@ -45,8 +49,19 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": libraries,
         "errors": errors,
-        "kernels": {name: "reference" for name in ("numpy", "torch") if libraries[name]},
+        "kernels": {name: kernel for name in ("numpy", "torch") if libraries[name]},
+        "native": native(),
         "threads": threads,
+    }
+
+
+def native() -> dict[str, Any]:
+    """The compiled kernel, loaded or not."""
+    loaded = library.load()
+    return {
+        "instructions": loaded.instructions if loaded else None,
+        "supported": list(loaded.supported) if loaded else [],
+        "reason": library.why_not(),
     }
 
 
@@ -56,10 +71,15 @@ def told(facts: dict[str, Any]) -> str:
     for name, version in facts["libraries"].items():
         about = [version or facts["errors"].get(name, "not installed")]
         if name in facts["kernels"]:
-            about.append(f"kernel: {facts['kernels'][name]}")
+            instructions = facts["native"]["instructions"]
+            about.append(" ".join(filter(None, ("kernel:", facts["kernels"][name], instructions))))
         if name in facts["threads"]:
             about.append(f"threads: {facts['threads'][name]}")
         lines[name] = ", ".join(about)
+    native = facts["native"]
+    lines["native kernel"] = native["reason"] or (
+        f"{native['instructions']} of {', '.join(native['supported'])}"
+    )
     lines["cores"] = facts["threads"]["cores"]
     width = max(map(len, lines))
     return "\n".join(f"{name:{width}}  {about}" for name, about in lines.items())
