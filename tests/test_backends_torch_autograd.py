@@ -179,12 +179,19 @@ def test_results_may_be_written_to(batch):
 
 @pytest.mark.parametrize("written", ["logits", "weight"])
 def test_what_the_backward_needs_may_not_be_written_to(batch, written):
-    x, y, _ = batch
-    logits, weight = 1 * x, torch.ones(3, dtype=torch.float64)
-    loss = xent.cross_entropy(logits, y, weight)
-    {"logits": logits, "weight": weight}[written].detach().mul_(2)
-    with pytest.raises(RuntimeError, match="modified by an inplace operation"):
-        loss.backward()
+    x, y, right = batch
+    for plan in (None, xent.Plan(gradient="recompute")):
+        logits, weight = 1 * x, torch.ones(3, dtype=torch.float64)
+        loss = xent.cross_entropy(logits, y, weight, plan=plan)
+        {"logits": logits, "weight": weight}[written].detach().mul_(2)
+        made = type(loss.grad_fn).__name__ == "_FusedBackward"
+        if made:  # with the loss
+            loss.backward()
+            close(x.grad, right)
+            x.grad = None
+            continue
+        with pytest.raises(RuntimeError, match="modified by an inplace operation"):
+            loss.backward()
 
 
 def test_a_target_written_to_later_is_the_target_as_it_was(batch):

@@ -200,7 +200,8 @@ def test_bits_are_the_same_whatever_runs_beside(rng, name, dtype, shape):
     right = both(every)
     torch.set_num_threads(2)
     others = [(rows, both(rows)) for rows in (every, alone, rest)]
-    others.append((every, both(every, lambda t: t.T.contiguous().T)))
     for rows, results in others:
         for got, whole in zip(results, right, strict=True):
             assert torch.equal(got, whole[rows])
+    for got, whole in zip(both(every, lambda t: t.T.contiguous().T), right, strict=True):
+        torch.testing.assert_close(got, whole)  # another layout is added up in another order

@@ -6,7 +6,7 @@ from collections.abc import Callable
 from typing import Any, NamedTuple
 
 from xent import inputs
-from xent.backends import backend_of, run, run_vjp
+from xent.backends import backend_of, fast, run, run_vjp
 from xent.ops import binary, nll
 from xent.ops import cross_entropy as ce
 from xent.ops.softmax import Softmax
@@ -70,16 +70,21 @@ def cross_entropy(
     >>> round(float(xent.cross_entropy(logits, [1, 0])), 4)
     2.0185
     """
-    spec = Spec(
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        softcap=softcap,
-        logit_scale=logit_scale,
-        normalizer=normalizer,
-        axis=axis,
+    options = (
+        "cross_entropy",
+        ignore_index,
+        reduction,
+        label_smoothing,
+        z_loss,
+        softcap,
+        logit_scale,
+        normalizer,
+        axis,
     )
+    found = fast.loss(logits, target, weight, options, plan)
+    if found is not None:
+        return found
+    spec = Spec.of(*options)
     return run(ce, inputs.class_rows(logits, target, weight, spec), spec, plan)
 
 
@@ -133,17 +138,21 @@ def cross_entropy_vjp(
     array([[ 0.33 , -0.379,  0.049],
            [-0.464,  0.243,  0.22 ]])
     """
-    spec = Spec(
-        function="cross_entropy_vjp",
-        ignore_index=ignore_index,
-        reduction=reduction,
-        label_smoothing=label_smoothing,
-        z_loss=z_loss,
-        softcap=softcap,
-        logit_scale=logit_scale,
-        normalizer=normalizer,
-        axis=axis,
+    options = (
+        "cross_entropy_vjp",
+        ignore_index,
+        reduction,
+        label_smoothing,
+        z_loss,
+        softcap,
+        logit_scale,
+        normalizer,
+        axis,
     )
+    found = fast.loss_and_vjp(logits, target, weight, options, plan)
+    if found is not None:
+        return found
+    spec = Spec.of(*options)
     return run_vjp(ce, inputs.class_rows(logits, target, weight, spec), spec, plan)
 
 

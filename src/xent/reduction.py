@@ -10,11 +10,19 @@ from __future__ import annotations
 from typing import Any
 
 REDUCTIONS = ("none", "sum", "mean")
+NOTHING, GIVEN, ROW_WEIGHT = range(3)  # what divides: for a kernel, which takes no names
 
 
 def divides(reduction: str) -> bool:
     """Whether a reduction has a denominator."""
     return reduction == "mean"
+
+
+def divided_by(reduction: str, normalizer: Any) -> int:
+    """What the sum over rows is divided by: NOTHING, a GIVEN number or the ROW_WEIGHT."""
+    if not divides(reduction):
+        return NOTHING
+    return ROW_WEIGHT if normalizer is None else GIVEN
 
 
 def keeps_rows(reduction: str) -> bool:

@@ -6,7 +6,7 @@ Options are checked here, once, when the record is made, and nowhere else.
 from __future__ import annotations
 
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, fields
 from numbers import Integral, Real
 from typing import Any
 
@@ -27,6 +27,11 @@ class Spec:
     logit_scale: float = 1.0
     normalizer: Any = None  # a number, or a 0-d array checked with the other arrays
     axis: int | None = None
+
+    @staticmethod
+    def of(*values: Any) -> Spec:
+        """The record with the values of its fields in order."""
+        return Spec(**dict(zip(FIELDS, values, strict=True)))
 
     def __post_init__(self) -> None:
         _require(self, "ignore_index", _is_integer(self.ignore_index), "an integer", TypeError)
@@ -53,32 +58,48 @@ class Spec:
             _number(self, "normalizer", lambda v: 0 <= v < math.inf, "a finite number >= 0")
 
 
+FIELDS = tuple(field.name for field in fields(Spec))
+
+
 @dataclass(frozen=True, kw_only=True)
 class Plan:
     """How to compute: no field changes the answer beyond the accuracy contract.
 
     Attributes:
-        kernel: "reference" asks for the array code of `xent.ops`; None lets the library choose.
+        kernel: "native" asks for the compiled kernel, "reference" for the array code of `xent.ops`;
+            None lets the library choose.
+        inplace: lets the gradient be written over the logits. Where that is done, they must not be
+            used again, and a use of them raises.
         accurate: asks for the 0.51 ULP of float32 results. The reference always gives them.
+        gradient: "forward" asks for the gradient to be computed with the loss, in one pass, and
+            kept until backward; "recompute" for nothing to be kept of the size of the logits; None
+            is "forward" where the loss is one number.
         chunk_bytes: the most memory that a block of temporary rows takes, at least one row.
         check_targets: whether class indices are checked; None checks them on a CPU only, because
             the check waits for the device. An unchecked index out of range gives a NaN loss.
 
     >>> Plan(chunk_bytes=2**20)
-    Plan(kernel=None, accurate=False, chunk_bytes=1048576, check_targets=None)
+    Plan(kernel=None, inplace=False, accurate=False, gradient=None, chunk_bytes=1048576,
+         check_targets=None)
     """
 
     kernel: str | None = None
+    inplace: bool = False
     accurate: bool = False
+    gradient: str | None = None
     chunk_bytes: int | None = None
     check_targets: bool | None = None
 
     function = "Plan"  # for error texts; not a field
 
     def __post_init__(self) -> None:
-        known = "'reference' or None"
-        _require(self, "kernel", self.kernel in (None, "reference"), known)
-        _require(self, "accurate", isinstance(self.accurate, bool), "True or False", TypeError)
+        known = "'native', 'reference' or None"
+        _require(self, "kernel", self.kernel in (None, "native", "reference"), known)
+        known = "'forward', 'recompute' or None"
+        _require(self, "gradient", self.gradient in (None, "forward", "recompute"), known)
+        for name in ("inplace", "accurate"):
+            told = isinstance(getattr(self, name), bool)
+            _require(self, name, told, "True or False", TypeError)
         if self.chunk_bytes is not None:
             whole = _is_integer(self.chunk_bytes)
             _require(self, "chunk_bytes", whole, "an integer > 0, or None", TypeError)

@@ -15,6 +15,7 @@ from typing import Any
 from xent import reduction
 from xent.inputs import Rows, is_torch, normalizer, upstream_entries, upstream_rows
 from xent.ops import Loss, Op
+from xent.ops.blocks import Blocks
 from xent.spec import Plan, Spec
 
 
@@ -54,10 +55,29 @@ def run_vjp(
         with backend.untracked():
             by_output = loss.partials(xp, result.outputs, weight, spec)
             scale = reduction.row_scale(xp, given, divisor, weight)
-            cotangents = tuple(None if d is None else scale * d for d in by_output)
+            cotangents = _products(scale, by_output)
             return rows.spread(reference.vjp(op, rows.arrays, result.residuals, cotangents, plan))
 
     return value, vjp
+
+
+def gradient(loss: Loss, rows: Rows, spec: Spec, upstream: Any) -> Any:
+    """The gradient of a loss by its logits, as operations that the library can differentiate."""
+    op, xp, backend = loss.op(spec), rows.xp, backend_of(rows.logits)
+    rows = backend.coded(rows, spec, None)
+    outputs, residuals = op.forward(xp, rows.arrays, Blocks())
+    _, weight, divisor = _reduce(loss, outputs, rows, spec, backend)
+    by_output = loss.partials(xp, outputs, weight, spec)
+    given = xp.astype(upstream, rows.work)
+    given = xp.reshape(given, rows.logits.shape[:2]) if given.ndim else given
+    cotangents = _products(reduction.row_scale(xp, given, divisor, weight), by_output)
+    wanted = (True,) + (False,) * (len(rows.arrays) - 1)
+    found = op.vjp(xp, rows.arrays, residuals, cotangents, wanted, Blocks())
+    return rows.spread(found[0])
+
+
+def _products(scale: Any, by_output: tuple) -> tuple:
+    return tuple(None if d is None else scale * d for d in by_output)
 
 
 def run_op_vjp(op: Op, rows: Rows, function: str) -> tuple[Any, Callable[..., Any]]:

@@ -11,6 +11,7 @@ from typing import Any
 import array_api_compat
 import numpy as np
 
+from xent import kernels
 from xent.inputs import Rows, namespace
 from xent.ops import Op, Result, exact
 from xent.ops.blocks import BLOCK_BYTES, Blocks
@@ -27,6 +28,8 @@ untracked = quiet
 
 def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
     """The outputs of an op, and what its vjp reuses."""
+    if kernel := kernels.choose(op, arrays, plan):
+        return kernel.forward(op, arrays, plan)
     with quiet():
         return op.forward(namespace(arrays[0]), arrays, _blocks(arrays[0], plan))
 
@@ -34,6 +37,8 @@ def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
 def vjp(op: Op, arrays: tuple, residuals: tuple, cotangents: tuple, plan: Plan | None) -> Any:
     """The gradient of an op by its first array."""
     wanted = (True,) + (False,) * (len(arrays) - 1)
+    if kernel := kernels.choose(op, arrays, plan, wanted):
+        return kernel.vjp(op, arrays, residuals, cotangents, plan)
     with quiet():
         xp, blocks = namespace(arrays[0]), _blocks(arrays[0], plan)
         return op.vjp(xp, arrays, residuals, cotangents, wanted, blocks)[0]

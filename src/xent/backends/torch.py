@@ -17,7 +17,9 @@ import torch
 from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 
+from xent import kernels
 from xent.inputs import Rows, no_weight_gradient, target_codes
+from xent.kernels import ONLY_FIRST
 from xent.ops import Op, Result, exact
 from xent.ops.blocks import BLOCK_BYTES, Blocks
 from xent.spec import Plan, Spec
@@ -31,10 +33,10 @@ def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
         wanted = torch.is_grad_enabled() and any(_needs_gradient(a) for a in arrays)
         if _in_transform() or not wanted:
             return op.forward(xp, arrays, blocks)
-        outputs = _Traced.apply(op, blocks, *arrays)
+        outputs = _Traced.apply(op, blocks, plan, *arrays)
     else:
         size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
-        outputs = _Apply.apply(op, Blocks(size), *arrays)
+        outputs = _Apply.apply(op, Blocks(size), plan, *arrays)
     return Result(outputs[: op.outputs], outputs[op.outputs :])
 
 
@@ -89,16 +91,20 @@ class _Traced(torch.autograd.Function):
     """An op under autograd."""
 
     @staticmethod
-    def forward(op: Op, blocks: Blocks, *arrays: Any) -> Any:
-        write = not _differentiated(*arrays)
-        result = op.forward(xp, arrays, Blocks(blocks.bytes, write))
+    def forward(op: Op, blocks: Blocks, plan: Plan | None, *arrays: Any) -> Any:
+        if differentiated(*arrays):
+            result = op.forward(xp, arrays, blocks)
+        elif kernel := choose(op, arrays, plan):
+            result = kernel.forward(op, arrays, plan)
+        else:
+            result = op.forward(xp, arrays, Blocks(blocks.bytes, write=True))
         return (*result.outputs, *result.residuals)
 
     @staticmethod
     def setup_context(ctx: Any, inputs: tuple, output: tuple) -> None:
-        op, blocks, *arrays = inputs
+        op, blocks, plan, *arrays = inputs
         residuals = output[op.outputs :]
-        ctx.op, ctx.blocks, ctx.count = op, blocks, len(arrays)
+        ctx.op, ctx.blocks, ctx.plan, ctx.count = op, blocks, plan, len(arrays)
         ctx.save_for_backward(*arrays, *residuals)
         ctx.save_for_forward(*arrays, *residuals)
         ctx.mark_non_differentiable(*(r for r in residuals if r is not None))
@@ -108,17 +114,19 @@ class _Traced(torch.autograd.Function):
     def backward(ctx: Any, *cotangents: Any) -> tuple:
         saved = ctx.saved_tensors  # read once: the hooks of a checkpoint unpack it but once
         arrays, residuals = saved[: ctx.count], saved[ctx.count :]
-        op = ctx.op
+        op, blocks = ctx.op, ctx.blocks
         cotangents = cotangents[: op.outputs]
-        wanted = ctx.needs_input_grad[2:]
+        wanted = ctx.needs_input_grad[3:]
         if all(c is None for c in cotangents):
-            return (None,) * (ctx.count + 2)
-        if _differentiated(*arrays, *cotangents):
-            residuals = op.forward(xp, arrays, ctx.blocks).residuals
-            blocks = ctx.blocks
+            return (None,) * (ctx.count + 3)
+        if differentiated(*arrays, *cotangents):
+            residuals = op.forward(xp, arrays, blocks).residuals
+        elif kernel := choose(op, arrays, ctx.plan, wanted):
+            dlogits = kernel.vjp(op, arrays, residuals, cotangents, ctx.plan)
+            return None, None, None, dlogits, *(None for _ in arrays[1:])
         else:
-            blocks = Blocks(ctx.blocks.bytes, write=True)
-        return None, None, *op.vjp(xp, arrays, residuals, cotangents, wanted, blocks)
+            blocks = Blocks(blocks.bytes, write=True)
+        return None, None, None, *op.vjp(xp, arrays, residuals, cotangents, wanted, blocks)
 
 
 class _Apply(_Traced):
@@ -126,7 +134,7 @@ class _Apply(_Traced):
 
     @staticmethod
     def jvp(ctx: Any, *tangents: Any) -> tuple:
-        op, tangents = ctx.op, tangents[2:]
+        op, tangents = ctx.op, tangents[3:]
         # torch turns forward mode off around this method, and with it the tangents of an outer
         # jvp: they are let through, and those of this level, already given, are taken off.
         with forward_ad._set_fwd_grad_enabled(True):
@@ -137,13 +145,11 @@ class _Apply(_Traced):
 
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
-        (op, blocks, *arrays), dims, size = inputs, in_dims[2:], info.batch_size
+        (op, blocks, plan, *arrays), dims, size = inputs, in_dims[3:], info.batch_size
         shared = [d is not None and not f for d, f in zip(dims, op.folds, strict=True)]
         if any(shared):
             each = [
-                _Apply.apply(
-                    op, blocks, *(_select(a, d, i) for a, d in zip(arrays, dims, strict=True))
-                )
+                _Apply.apply(op, blocks, plan, *map(_select, arrays, dims, (i,) * len(arrays)))
                 for i in range(size)
             ]
             outputs = tuple(
@@ -154,7 +160,7 @@ class _Apply(_Traced):
                 _fold(a, d, size) if f else a
                 for a, d, f in zip(arrays, dims, op.folds, strict=True)
             )
-            flat = _Apply.apply(op, blocks, *folded)
+            flat = _Apply.apply(op, blocks, plan, *folded)
             outputs = tuple(
                 None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:])
                 for o in flat
@@ -196,13 +202,23 @@ def _fold(array: Any, dim: int | None, size: int) -> Any:
     return array.reshape(size * array.shape[1], *array.shape[2:])
 
 
-def _differentiated(*tensors: Any) -> bool:
+def differentiated(*tensors: Any) -> bool:
     """Whether someone may differentiate through what is computed from these tensors."""
     if torch.compiler.is_compiling() or torch.is_grad_enabled():
         return True
     if forward_ad._current_level >= 0 or _in_old_vmap():
         return True
     return any(t is not None and _is_wrapped(t) for t in tensors)
+
+
+def choose(op: Op, arrays: tuple, plan: Plan | None, wanted: tuple = ONLY_FIRST) -> Any:
+    """The kernel for an op on these arrays; None where it is the op's own array code."""
+    return None if watched() else kernels.choose(op, arrays, plan, wanted)
+
+
+def watched() -> bool:
+    """Whether a mode of torch's is to see every operation: one that records or counts them."""
+    return torch._C._len_torch_dispatch_stack() > 0 or _recorded()
 
 
 def _in_old_vmap() -> bool:

@@ -19,24 +19,30 @@ def op(spec: Any) -> RowStats:
     return RowStats(spec.logit_scale, spec.softcap, smooth=spec.label_smoothing > 0)
 
 
+def coefficients(spec: Any) -> tuple[float, float, float]:
+    """The factors of nll, smooth and row weight x lse^2 in the loss."""
+    return 1 - spec.label_smoothing, spec.label_smoothing, spec.z_loss
+
+
 def value(outputs: tuple, row_weight: Any, spec: Any) -> Any:
     """(N, D) losses of the rows from the outputs of `RowStats`."""
     lse, nll, smooth, _ = outputs
+    of_nll, of_smooth, of_lse2 = coefficients(spec)
     # A factor of 0 adds nothing at all: 0 times an infinite statistic is NaN.
     loss = nll
-    if spec.label_smoothing == 1:
+    if of_nll == 0:
         loss = smooth
-    elif spec.label_smoothing:
-        loss = (1 - spec.label_smoothing) * nll + spec.label_smoothing * smooth
-    if spec.z_loss:
-        loss = loss + spec.z_loss * row_weight * lse**2
+    elif of_smooth:
+        loss = of_nll * nll + of_smooth * smooth
+    if of_lse2:
+        loss = loss + of_lse2 * row_weight * lse**2
     return loss
 
 
 def partials(xp: Any, outputs: tuple, row_weight: Any, spec: Any) -> tuple:
     """Derivatives of `value` by (lse, nll, smooth, entropy); None is zero."""
     lse, nll, _, _ = outputs
+    of_nll, of_smooth, of_lse2 = coefficients(spec)
     one = xp.ones_like(nll)
-    by_lse = 2 * spec.z_loss * row_weight * lse if spec.z_loss else None
-    by_smooth = spec.label_smoothing * one if spec.label_smoothing else None
-    return by_lse, (1 - spec.label_smoothing) * one, by_smooth, None
+    by_lse = 2 * of_lse2 * row_weight * lse if of_lse2 else None
+    return by_lse, of_nll * one, of_smooth * one if of_smooth else None, None

@@ -1,0 +1,84 @@
+"""The fast way: a loss, with its gradient, in one call of the compiled kernel.
+
+It serves the most common calls with no look at what it does not need. Where it gives None, for
+want of a kernel or because a call is wrong, the general way computes the same, or raises.
+"""
+
+from __future__ import annotations
+
+import functools
+import sys
+from collections.abc import Callable
+from types import ModuleType
+from typing import Any
+
+import numpy as np
+
+from xent.kernels import library
+from xent.kernels.loss import Prepared, recipe
+from xent.spec import FIELDS, Plan, Spec
+
+NORMALIZER = FIELDS.index("normalizer")
+
+
+def loss(logits: Any, target: Any, weight: Any, options: tuple, plan: Plan | None) -> Any:
+    """`xent.cross_entropy` of arrays and of the values of its options, or None."""
+    way = _way(logits, plan)
+    if way is None:
+        return None
+    try:
+        prepared = _prepared(*options)
+    except TypeError:  # an array, or of the wrong type
+        return None
+    return None if prepared is None else way.loss(logits, target, weight, prepared, plan)
+
+
+def loss_and_vjp(
+    logits: Any, target: Any, weight: Any, options: tuple, plan: Plan | None
+) -> tuple[Any, Callable[..., Any]] | None:
+    """`xent.cross_entropy_vjp` of arrays and of the values of its options, or None."""
+    way = _way(logits, plan)
+    if way is None or not hasattr(way, "loss_and_vjp"):
+        return None
+    try:
+        prepared = _prepared(*options)
+    except TypeError:
+        return None
+    return None if prepared is None else way.loss_and_vjp(logits, target, weight, prepared, plan)
+
+
+_ways: dict[type, ModuleType | None] = {}  # by the type of the logits
+
+
+def _way(logits: Any, plan: Plan | None) -> ModuleType | None:
+    torch = sys.modules.get("torch")
+    if torch is not None and torch.compiler.is_compiling():
+        return None
+    if plan is not None and (type(plan) is not Plan or plan.kernel == "reference"):
+        return None
+    kind = type(logits)
+    return _ways[kind] if kind in _ways else _ways.setdefault(kind, _find_way(kind, torch))
+
+
+def _find_way(kind: type, torch: Any) -> ModuleType | None:
+    if library.load() is None:
+        return None
+    if kind is np.ndarray:
+        from xent.backends import numpy_fused
+
+        return numpy_fused
+    if torch is not None and kind in (torch.Tensor, torch.nn.Parameter):
+        from xent.backends import torch_fused
+
+        return torch_fused
+    return None
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _prepared(*options: Any) -> Prepared | None:
+    """The options checked, as a kernel takes them; None where they are not for a kernel."""
+    if not isinstance(options[NORMALIZER], (int, float, type(None))):
+        return None
+    spec = Spec.of(*options)
+    found = recipe(spec)
+    return None if found is None else Prepared(spec, found)

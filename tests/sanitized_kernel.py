@@ -1,0 +1,109 @@
+"""Losses through the compiled kernel in a process with sanitizers: test_kernels_sanitizers.py.
+
+    python sanitized_kernel.py numpy|torch SEED
+
+XENT_CPU and XENT_CPU_LIBRARY choose the kernel. The status is SKIPPED where this CPU cannot run it.
+"""
+
+from __future__ import annotations
+
+import os
+import sys
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+
+import xent
+from xent.kernels import library
+
+SKIPPED = 77
+CASES = 100
+CLASSES = [*range(1, 36), 63, 64, 65, 127, 128, 129, 1000, 4099]
+
+
+def options(rng: np.random.Generator, classes: int) -> dict[str, Any]:
+    """Options of a loss, each in half of the cases."""
+    possible = {
+        "weight": rng.uniform(0.1, 2, classes),
+        "label_smoothing": 0.1,
+        "z_loss": 1e-3,
+        "softcap": 30.0,
+        "logit_scale": 0.7,
+        "reduction": str(rng.choice(["none", "sum"])),
+        "plan": xent.Plan(accurate=True),
+    }
+    return {name: value for name, value in possible.items() if rng.random() < 0.5}
+
+
+def arranged(rng: np.random.Generator, shape: tuple[int, ...], cast: Callable) -> Any:
+    """Random numbers, in one piece, with gaps along an axis, or with two axes swapped."""
+    layout, axis = rng.choice(["whole", "gaps", "swapped"]), int(rng.integers(len(shape)))
+    steps, made = [1] * len(shape), list(shape)
+    if layout == "gaps":
+        steps[axis], made[axis] = 2, 2 * shape[axis]
+    elif layout == "swapped":
+        made[0], made[axis] = made[axis], made[0]
+    array = cast(rng.normal(scale=8, size=made))[tuple(slice(None, None, s) for s in steps)]
+    return array.swapaxes(0, axis) if layout == "swapped" else array
+
+
+def case(rng: np.random.Generator, cast: Callable) -> tuple[Any, Any, dict[str, Any]]:
+    """Logits, a target, and options."""
+    classes = int(rng.choice(CLASSES))
+    rows = int(rng.choice([1, 2, 5, 40, 300]))
+    shape = (rows, classes, int(rng.integers(1, 4)))[: int(rng.integers(2, 4))]
+    chosen = options(rng, classes)
+    if "weight" in chosen:
+        chosen["weight"] = cast(chosen["weight"])
+    if rng.random() < 0.3:
+        return arranged(rng, shape, cast), abs(arranged(rng, shape, cast)), chosen
+    target = rng.integers(classes, size=shape[:1] + shape[2:])
+    target[rng.random(target.shape) < 0.1] = -100
+    return arranged(rng, shape, cast), target, chosen
+
+
+def with_numpy(rng: np.random.Generator) -> None:
+    """A loss of NumPy arrays and its gradient."""
+    dtype = rng.choice([np.float16, np.float32, np.float64])
+    logits, target, chosen = case(rng, lambda numbers: numbers.astype(dtype))
+    with np.errstate(all="ignore"):
+        loss, vjp = xent.cross_entropy_vjp(logits, target, **chosen)
+        gradient = vjp(rng.normal(size=np.shape(loss)).astype(dtype))
+    assert gradient.shape == logits.shape
+
+
+def with_torch(rng: np.random.Generator) -> None:
+    """The same of torch tensors."""
+    import torch
+
+    dtype = [torch.float16, torch.bfloat16, torch.float32, torch.float64][rng.integers(4)]
+    logits, target, chosen = case(rng, lambda numbers: torch.from_numpy(numbers).to(dtype))
+    logits.requires_grad_()
+    loss = xent.cross_entropy(logits, torch.as_tensor(target), **chosen)
+    loss.backward(torch.randn(loss.shape, dtype=loss.dtype))
+    assert logits.grad.shape == logits.shape
+
+
+def main(name: str, seed: str) -> int:
+    loaded = library.load()
+    if loaded is None:
+        print(library.why_not())
+        return SKIPPED if "which this CPU does not have" in str(library.why_not()) else 1
+    if loaded.path != os.environ["XENT_CPU_LIBRARY"]:
+        print(f"the library is {loaded.path}, expected {os.environ['XENT_CPU_LIBRARY']}")
+        return 1
+    rng = np.random.default_rng(int(seed))
+    run = {"numpy": with_numpy, "torch": with_torch}[name]
+    for _ in range(CASES):
+        run(rng)
+    function = f"xent_rows_{loaded.instructions}"
+    if function not in vars(loaded.handle):  # where ctypes keeps what was looked up
+        print(f"{function} was not used")
+        return 1
+    print(f"{CASES} cases by {function}")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main(*sys.argv[1:]))
