@@ -39,83 +39,123 @@ class Subject:
         rows = self.log_softmax(logits)
         return None if rows is None else -rows.gather(1, target[:, None])[:, 0]
 
-    def dlogits(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
-        """(N, V) the gradient of the sum of the rows; by default that of autograd."""
-        logits = logits.clone().requires_grad_()
+    def mean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        """The mean of the losses; by default with torch's own mean."""
         loss = self.loss(logits, target, options)
-        if loss is None:
-            return None
-        return torch.autograd.grad(loss, logits, torch.ones_like(loss))[0]
+        return None if loss is None else loss.mean()
+
+    def dlogits(
+        self, logits: Tensor, target: Tensor, options: Options, upstream: Tensor
+    ) -> Tensor | None:
+        """(N, V) the gradient of the rows for an upstream of each; by default that of autograd."""
+        logits = logits.detach().requires_grad_()
+        loss = self.loss(logits, target, options)
+        return None if loss is None else torch.autograd.grad(loss, logits, upstream)[0]
+
+    def dmean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        """(N, V) the gradient of the mean; by default that of autograd."""
+        logits = logits.detach().requires_grad_()
+        loss = self.mean(logits, target, options)
+        return None if loss is None else torch.autograd.grad(loss, logits)[0]
 
     def log_softmax(self, logits: Tensor) -> Tensor | None:
         """(N, V)."""
         return None
 
-    def mean(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        """The mean of the losses; by default with torch's own mean."""
-        loss = self.loss(logits, target, {})
-        return None if loss is None else loss.mean()
+    def entropy(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        """(N,) the entropy of the softmax of each row."""
+        return None
 
 
 class XentTorch(Subject):
     """xent on torch tensors."""
 
     name = "xent torch"
+    library = "torch"
     plan: xent.Plan | None = None
 
     def loss(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
         return xent.cross_entropy(logits, target, reduction="none", plan=self.plan, **options)
 
+    def mean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        return xent.cross_entropy(logits, target, plan=self.plan, **options)
+
     def log_softmax(self, logits: Tensor) -> Tensor | None:
         return xent.log_softmax(logits, plan=self.plan)
 
-    def mean(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        return xent.cross_entropy(logits, target, plan=self.plan)
-
-
-class XentAccurate(XentTorch):
-    """xent on torch tensors, asked for 0.51 ULP in float32."""
-
-    name = "accurate"
-    formats = ("float32",)
-    plan = xent.Plan(accurate=True)
+    def entropy(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        return xent.token_statistics(logits, target, plan=self.plan, **options).entropy
 
 
 class XentNumPy(Subject):
     """xent on NumPy arrays, with the hand-derived backward."""
 
     name = "xent NumPy"
+    library = "numpy"
     formats = ("float16", "float32", "float64")
+    plan: xent.Plan | None = None
 
     def loss(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
-        return _tensor(xent.cross_entropy(*_arrays(logits, target), reduction="none", **options))
+        arrays = _arrays(logits, target)
+        return _tensor(xent.cross_entropy(*arrays, reduction="none", plan=self.plan, **options))
 
-    def dlogits(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
-        _, vjp = xent.cross_entropy_vjp(*_arrays(logits, target), reduction="sum", **options)
-        return _tensor(vjp(1.0))
+    def mean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        return _tensor(xent.cross_entropy(*_arrays(logits, target), plan=self.plan, **options))
+
+    def dlogits(
+        self, logits: Tensor, target: Tensor, options: Options, upstream: Tensor
+    ) -> Tensor | None:
+        arrays = _arrays(logits, target)
+        vjp = xent.cross_entropy_vjp(*arrays, reduction="none", plan=self.plan, **options)[1]
+        return _tensor(vjp(upstream.numpy()))
+
+    def dmean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        vjp = xent.cross_entropy_vjp(*_arrays(logits, target), plan=self.plan, **options)[1]
+        return _tensor(vjp())
 
     def log_softmax(self, logits: Tensor) -> Tensor | None:
-        return _tensor(xent.log_softmax(logits.numpy()))
+        return _tensor(xent.log_softmax(logits.numpy(), plan=self.plan))
 
-    def mean(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        return _tensor(xent.cross_entropy(*_arrays(logits, target)))
+    def entropy(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        arrays = _arrays(logits, target)
+        return _tensor(xent.token_statistics(*arrays, plan=self.plan, **options).entropy)
+
+
+class AccurateTorch(XentTorch):
+    """xent on torch tensors, asked for 0.51 ULP in float32."""
+
+    name = "accurate torch"
+    formats = ("float32",)
+    plan = xent.Plan(accurate=True)
+
+
+class AccurateNumPy(XentNumPy):
+    """The same on NumPy arrays."""
+
+    name = "accurate NumPy"
+    formats = ("float32",)
+    plan = xent.Plan(accurate=True)
 
 
 class Torch(Subject):
-    """torch.nn.functional; the z-loss is added as its users do."""
+    """torch.nn.functional; the z-loss, scale and softcap are added as its users do."""
 
     name = "torch"
 
     def loss(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
         smoothing, z_loss = options.get("label_smoothing", 0.0), options.get("z_loss", 0.0)
+        if "logit_scale" in options:
+            logits = logits * options["logit_scale"]
+        if "softcap" in options:
+            logits = options["softcap"] * torch.tanh(logits / options["softcap"])
         loss = F.cross_entropy(logits, target, reduction="none", label_smoothing=smoothing)
         return loss + z_loss * torch.logsumexp(logits, 1) ** 2 if z_loss else loss
 
     def log_softmax(self, logits: Tensor) -> Tensor | None:
         return F.log_softmax(logits, dim=1)
 
-    def mean(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        return F.cross_entropy(logits, target)
+    def mean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        return super().mean(logits, target, options) if options else F.cross_entropy(logits, target)
 
 
 class SciPy(Subject):
@@ -127,11 +167,16 @@ class SciPy(Subject):
     def log_softmax(self, logits: Tensor) -> Tensor | None:
         return _tensor(special.log_softmax(logits.detach().numpy(), axis=1))
 
-    def dlogits(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+    def dlogits(
+        self, logits: Tensor, target: Tensor, options: Options, upstream: Tensor
+    ) -> Tensor | None:
         return None
 
-    def mean(self, logits: Tensor, target: Tensor) -> Tensor | None:
-        loss = self.loss(logits, target, {})
+    def dmean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        return None
+
+    def mean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        loss = self.loss(logits, target, options)
         return None if loss is None else _tensor(np.mean(loss.numpy()))
 
 
@@ -159,12 +204,20 @@ class Document(Subject):
             return None
         return -(_measure(logits, target) * self.formula(logits)).sum(1)
 
-    def dlogits(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+    def dlogits(
+        self, logits: Tensor, target: Tensor, options: Options, upstream: Tensor
+    ) -> Tensor | None:
         if self.softmax is None:
-            return super().dlogits(logits, target, options)
+            return super().dlogits(logits, target, options, upstream)
         if options or (target.ndim == 2 and not self.soft):
             return None
-        return self.softmax(logits) - _measure(logits, target)
+        return (self.softmax(logits) - _measure(logits, target)) * upstream[:, None]
+
+    def dmean(self, logits: Tensor, target: Tensor, options: Options) -> Tensor | None:
+        if self.softmax is None:
+            return super().dmean(logits, target, options)
+        rows = self.dlogits(logits, target, options, torch.ones_like(logits[:, 0]))
+        return None if rows is None else rows / len(rows)
 
 
 def softmax_shifted(logits: Tensor) -> Tensor:
@@ -186,7 +239,8 @@ def minus_log_sum(logits: Tensor) -> Tensor:
 SUBJECTS: tuple[Subject, ...] = (
     XentNumPy(),
     XentTorch(),
-    XentAccurate(),
+    AccurateNumPy(),
+    AccurateTorch(),
     Torch(),
     SciPy(),
     Document("blog", lambda x: softmax_shifted(x).log(), softmax_shifted),
@@ -195,6 +249,9 @@ SUBJECTS: tuple[Subject, ...] = (
     Document("notes", lambda x: softmax_shifted(x).log(), softmax_shifted, one_hot=True, soft=True),
     Document("forum", minus_log_sum, lambda x: F.softmax(x, dim=1), one_hot=True),
 )
+
+
+OURS = {s.name: s.library for s in SUBJECTS if isinstance(s, (XentNumPy, XentTorch))}
 
 
 def _measure(logits: Tensor, target: Tensor) -> Tensor:

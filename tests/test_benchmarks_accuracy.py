@@ -11,7 +11,9 @@ import numpy as np
 import pytest
 import torch
 
+from xent import doctor
 from xent.conformance import exact, oracle
+from xent.kernels import library
 
 
 @pytest.fixture
@@ -32,11 +34,16 @@ def benchmark(monkeypatch):
 
 def test_xent_is_within_its_contract(benchmark, seed, tmp_path):
     found = tmp_path / "figures.json"
-    status = benchmark.accuracy.main(["--quick", "--seed", str(seed), "--json", str(found)])
+    arguments = ["--here", "--quick", "--seed", str(seed), "--json", str(found)]
+    status = benchmark.accuracy.main(arguments)
     assert status == 0  # what is outside is printed
     record = json.loads(found.read_text())
     assert record["passed"]
     assert record["seed"] == seed
+    facts = doctor.examine()
+    assert record["instructions"] == facts["native"]["instructions"]
+    told = {name: kernel.partition(" ")[0] for name, kernel in record["kernels"].items()}
+    assert told == facts["kernels"]
     figures = {(f["format"], f["case"], f["quantity"]): f["ulp"] for f in record["figures"]}
     assert {format for format, _, _ in figures} == set(
         exact.FORMATS if benchmark.reference.EXTENDED else list(exact.FORMATS)[:3]
@@ -48,7 +55,7 @@ def test_xent_is_within_its_contract(benchmark, seed, tmp_path):
 
 def test_a_fault_is_found(benchmark, monkeypatch, capsys, tmp_path, seed):
     """torch's own log_softmax in the place of xent's: wrong where a probability is almost 1."""
-    confident = [case for case in benchmark.cases if case.name == "confident, gap 1..40"]
+    confident = [case for case in benchmark.cases if case.title == "confident, gap 1..40, V = 10"]
     monkeypatch.setattr(benchmark.accuracy, "CASES", confident)
     monkeypatch.setattr(
         benchmark.subjects.XentTorch,
@@ -56,21 +63,73 @@ def test_a_fault_is_found(benchmark, monkeypatch, capsys, tmp_path, seed):
         lambda self, logits: torch.nn.functional.log_softmax(logits, dim=1),
     )
     found = tmp_path / "figures.json"
-    arguments = ["--quick", "--format", "bfloat16", "--seed", str(seed), "--json", str(found)]
-    assert benchmark.accuracy.main(arguments) == 1
-    printed = capsys.readouterr().out
+    arguments = ["--here", "--quick", "--format", "bfloat16", "--seed", str(seed)]
+    assert benchmark.accuracy.main([*arguments, "--json", str(found)]) == 1
+    printed, record = capsys.readouterr().out, json.loads(found.read_text())
+    assert not record["passed"]
     assert f"seed {seed};" in printed
     assert "\x1b" not in printed
-    assert "xent: 4 of 5 figures within the contract" in printed
+    assert "xent: 5 of 6 figures within the contract" in printed
     assert "outside: bfloat16, confident, gap 1..40, V = 10, log_softmax: xent torch" in printed
-    assert not json.loads(found.read_text())["passed"]
+    assert f"kernels: numpy {record['kernels']['numpy']}, torch " in printed
+
+
+@pytest.mark.parametrize("failing", [None, "none", "baseline"])
+def test_every_kernel_of_this_machine_is_measured(
+    benchmark, failing, monkeypatch, capsys, tmp_path, seed
+):
+    calls = []
+
+    def call(command, env):
+        calls.append(env["XENT_CPU"])
+        assert command[2:5] == ["--here", "--seed", str(seed)]
+        assert command[7:] == ["--quick", "--format", "float16"]
+        status = int(env["XENT_CPU"] == failing)
+        Path(command[6]).write_text(json.dumps({"instructions": calls[-1], "passed": not status}))
+        return status
+
+    monkeypatch.setattr(benchmark.accuracy.subprocess, "call", call)
+    monkeypatch.setattr(library, "find", lambda environment: (found, None))
+    found = library.Library(None, "", "v3", ("v3", "baseline"))
+    file = tmp_path / "all.json"
+    arguments = ["--quick", "--format", "float16", "--seed", str(seed), "--json", str(file)]
+    assert benchmark.accuracy.main(arguments) == (failing is not None)
+    assert calls == ["v3", "baseline", "none"]
+    record = json.loads(file.read_text())
+    assert [run["instructions"] for run in record["runs"]] == calls
+    assert record["passed"] == (failing is None)
+    told = "v3 within the contract; baseline within the contract; none within the contract"
+    if failing:
+        told = told.replace(f"{failing} within", f"{failing} OUTSIDE")
+    assert capsys.readouterr().out.splitlines()[-1] == f"XENT_CPU: {told}"
+
+    calls.clear()
+    found = library.Library(None, "", "baseline", ("baseline",))
+    assert benchmark.accuracy.main([*arguments, "--kernel", "v4"]) == 1
+    assert calls == []
+    assert capsys.readouterr().out == "XENT_CPU: v4 not on this CPU\n"
+
+
+def test_what_a_kernel_flushes_is_allowed_and_told(benchmark):
+    error = benchmark.accuracy.largest_error
+    tiny, spacing = 2.0**-126, 2.0**-149
+    right = np.array([1, 40 * tiny, tiny / 2, 2.5 * spacing], np.longdouble)
+    got = torch.tensor([1, 40 * tiny, 0, 0], dtype=torch.float64)
+    flushed = error(got, right, "float32", 0.0, 4, 64 * tiny)
+    assert (flushed.normal, flushed.deep, flushed.allowed) == (0, 0, True)
+    assert error(got, right, "float32", 0.0, 4, 0.0).normal == 2.0**22
+    near = error(got, right, "float32", 0.0, 4, tiny / 4)
+    assert (near.normal, near.deep, near.allowed) == (0, 2.0**21, True)
+    exact_one = error(torch.from_numpy(right.astype(float)), right, "float32", 0.0, 4, tiny)
+    assert (exact_one.largest, exact_one.allowed) == (0, False)
+    assert not math.isfinite(error(got * math.nan, right, "float32", 0.0, 4, tiny).largest)
 
 
 def test_a_seed_repeats_a_run(benchmark, monkeypatch, capsys, seed):
     monkeypatch.setattr(benchmark.accuracy, "CASES", benchmark.cases[:1])
     printed = []
     for given in (seed, seed, seed + 1):
-        benchmark.accuracy.main(["--quick", "--format", "float64", "--seed", str(given)])
+        benchmark.accuracy.main(["--here", "--quick", "--format", "float64", "--seed", str(given)])
         printed.append(capsys.readouterr().out.split("reference")[1])
     assert printed[0] == printed[1] != printed[2]
 

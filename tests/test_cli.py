@@ -230,11 +230,19 @@ def test_help_lists_the_commands_that_exist() -> None:
     assert result.exit_code == 0
     assert result.stdout.startswith("Usage: xent [OPTIONS] COMMAND [ARGS]...\n\n  Cross entropy")
     listed = result.stdout.partition("Commands:\n")[2].splitlines()
-    assert [line.split()[0] for line in listed] == sorted(cli.main.commands) == ["demo", "doctor"]
+    assert (
+        [line.split()[0] for line in listed]
+        == sorted(cli.main.commands)
+        == [
+            "bench",
+            "demo",
+            "doctor",
+        ]
+    )
     assert call("-h").stdout == result.stdout
 
 
-@pytest.mark.parametrize("command", [["-h"], ["demo", "-h"], ["doctor", "-h"]])
+@pytest.mark.parametrize("command", [["-h"], ["bench", "-h"], ["demo", "-h"], ["doctor", "-h"]])
 def test_help_is_narrow_and_wraps_no_default(command: list[str]) -> None:
     result = call(*command)
     assert result.exit_code == 0

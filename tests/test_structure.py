@@ -119,7 +119,8 @@ def test_torch_is_named_only_where_torch_lives(name):
     torch = {
         module for module in imported(name) if re.match(r"(torch|array_api_compat\.torch)", module)
     }
-    homes = ("backends/torch.py", "nn.py", "inputs.py", "demo.py", "cli.py", "info/")
+    homes = ("backends/torch.py", "nn.py", "inputs.py", "demo.py", "cli.py", "info/", "bench/")
+    homes += ("kernels/torch_", "backends/torch_fused.py")
     assert not torch or name.startswith(homes), torch
 
 
@@ -159,7 +160,7 @@ def test_every_source_has_its_tests(name):
 def test_every_test_file_has_its_source():
     known = {"_".join(Path(name).with_suffix("").parts) for name in NAMES}
     known |= {name.rsplit("/", 1)[0] for name in NAMES if name.endswith("/__init__.py")}
-    known |= {"structure", "sources", "examples", "benchmarks", "documents", "dev"}
+    known |= {"structure", "sources", "examples", "benchmarks", "documents", "dev", "build"}
     for path in (ROOT / "tests").glob("test_*.py"):
         stem = path.stem.removeprefix("test_")
         assert any(stem == k or stem.startswith(f"{k}_") for k in known), path.name

@@ -12,10 +12,13 @@ import importlib.util
 import json
 import secrets
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import xent
+from xent.bench.cases import CASES, SMALL, Case, named
+from xent.bench.peers import PEERS
 
 try:
     import click
@@ -26,9 +29,11 @@ except ModuleNotFoundError:  # a user who types `xent` gets here first
 if TYPE_CHECKING:
     from rich.console import Console
 
+    from xent.bench.records import Report
     from xent.demo import Comparison
 
 FIGURE_FORMATS = (".pdf", ".png", ".svg")
+SECONDS, QUICK_SECONDS = 2.0, 0.1  # of the rounds of one measurement
 
 
 class MissingLibrary(click.ClickException):
@@ -53,11 +58,17 @@ def doctor(as_json: bool) -> None:
     click.echo(json.dumps(facts, indent=2) if as_json else told(facts))
 
 
-def _figure_file(context: click.Context, option: click.Parameter, file: Path) -> Path:
+def _figure_file(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
     """The file, refused before the work where it could not be written after it."""
+    if file is None:
+        return None
     if file.suffix.lower() not in FIGURE_FORMATS:
         raise click.BadParameter(f"{file} does not end in {', '.join(FIGURE_FORMATS)}")
-    if not file.absolute().parent.is_dir():
+    return _writable(context, option, file)
+
+
+def _writable(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    if file is not None and not file.absolute().parent.is_dir():
         raise click.BadParameter(f"{file.parent} is not a folder")
     return file
 
@@ -93,8 +104,9 @@ def demo(epochs: int, seed: int | None, figure: Path) -> None:
 
     comparison = _compare(epochs, secrets.randbits(32) if seed is None else seed)
     show(comparison, Console(highlight=False))
-    _draw(comparison, figure)
-    click.echo(f"Loss curves: {figure}")
+    from xent.demo import draw
+
+    _save("Loss curves", figure, draw, comparison)
     click.echo(f"Once more: xent demo --epochs {epochs} --seed {comparison.seed}")
 
 
@@ -144,13 +156,220 @@ def _compare(epochs: int, seed: int) -> Comparison:
         return compare(epochs, seed, tick)
 
 
-def _draw(comparison: Comparison, file: Path) -> None:
-    from xent.demo import draw
-
+def _save(what: str, file: Path, write: Callable[[Any, Path], object], found: Any) -> None:
     try:
-        draw(comparison, file)
+        write(found, file)
     except OSError as error:
         raise click.FileError(str(file), error.strerror) from error
+    click.echo(f"{what}: {file}")
+
+
+class CaseName(click.ParamType):
+    """A shape and a dtype."""
+
+    name = "case"
+
+    def convert(self, value: object, param: object, ctx: object) -> Case:
+        """The case; a usage error where the name is none."""
+        case = named(str(value))
+        if case is None:
+            raise click.BadParameter(f"{value} is not a shape and a dtype, as 128x1000-float32")
+        return case
+
+
+def _report_file(context: click.Context, option: click.Parameter, file: Path | None) -> Any:
+    """The Report in a file that --json wrote."""
+    from xent.bench.records import VERSION, read
+
+    if file is None:
+        return None
+    report = read(file.read_text(encoding="utf-8"))
+    if report is None:
+        raise click.BadParameter(f"{file} is not of xent bench --json, version {VERSION}")
+    return report
+
+
+def _page_file(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
+    """The page, refused where it has no place for the tables."""
+    from xent.bench.report import BEGIN, END, placed
+
+    if file is not None and placed(file.read_text(encoding="utf-8"), "") is None:
+        raise click.BadParameter(f"{file} has no lines {BEGIN} and {END}")
+    return file
+
+
+FILE = click.Path(dir_okay=False, writable=True, path_type=Path)
+THERE = click.Path(exists=True, dir_okay=False, path_type=Path)
+
+
+@main.command()
+@click.option(
+    "--case",
+    "cases",
+    metavar="NAME",
+    type=CaseName(),
+    multiple=True,
+    help="A shape and a dtype, as 128x1000-float32; class axis 1. Again for more.",
+)
+@click.option(
+    "--peer",
+    "peers",
+    metavar="NAME",
+    type=click.Choice(list(PEERS)),
+    multiple=True,
+    help=f"One of {', '.join(PEERS)}. Again for more.",
+)
+@click.option("--quick", is_flag=True, help="Small cases, briefly, peers that compile nothing.")
+@click.option(
+    "--threads",
+    metavar="N",
+    type=click.IntRange(1),
+    multiple=True,
+    help="All cores where it is not given. Again for more.",
+)
+@click.option(
+    "--seconds",
+    metavar="S",
+    type=click.FloatRange(0),
+    help="Of one measurement; 2, or 0.1 if --quick.",
+)
+@click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the logits.")
+@click.option("--json", "file", type=FILE, callback=_writable, help="Write what was measured.")
+@click.option(
+    "--from", "report", type=THERE, callback=_report_file, help="Read it; measure nothing."
+)
+@click.option("--figure", type=FILE, callback=_figure_file, help="Draw the ratios.")
+@click.option("--page", type=THERE, callback=_page_file, help="Put the tables into this page.")
+@click.pass_context
+def bench(
+    context: click.Context,
+    report: Report | None,
+    file: Path | None,
+    figure: Path | None,
+    page: Path | None,
+    **asked: Any,
+) -> None:
+    """Time xent beside torch, NumPy, SciPy and optax.
+
+    Each peer has a process of its own, in which xent, the peer and the bandwidth floor take turns.
+    A result that is wrong is not timed, and the exit status is 1. Without options every case is
+    measured beside every peer that is installed, which takes a while.
+    """
+
+    def given(option: str) -> bool:
+        return context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
+
+    plot = {"matplotlib": "matplotlib"} if figure else {}
+    if report is None:
+        _require("bench", rich="rich", torch="torch", **plot)
+        report = _benchmark(**asked)
+    elif any(map(given, asked)):
+        raise click.UsageError("--from measures nothing: no option that says what to measure")
+    else:
+        _require("bench", rich="rich", **plot)
+    from rich.console import Console
+
+    show_report(report, Console(highlight=False))
+    if file:
+        _save("Measurements", file, _write_json, report)
+    if figure:
+        from xent.bench.figure import draw
+
+        _save("Picture", figure, draw, report)
+    if page:
+        _save("Page", page, _write_page, report)
+    context.exit(0 if report.passed else 1)
+
+
+def _write_json(report: Report, file: Path) -> None:
+    file.write_text(report.as_json(), encoding="utf-8")
+
+
+def _write_page(report: Report, file: Path) -> None:
+    from xent.bench.report import markdown, placed
+
+    text = placed(file.read_text(encoding="utf-8"), markdown(report))
+    if text is not None:
+        file.write_text(text, encoding="utf-8")
+
+
+def _benchmark(
+    cases: tuple[Case, ...],
+    peers: tuple[str, ...],
+    quick: bool,
+    threads: tuple[int, ...],
+    seconds: float | None,
+    seed: int | None,
+) -> Report:
+    """Measure what was asked for, with a bar where someone watches."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as progress:
+        bar = progress.add_task("looking at the machine", total=None)
+
+        def tick(what: str, done: int, jobs: int) -> None:
+            progress.update(bar, description=what, completed=done, total=jobs)
+
+        import torch
+
+        from xent.bench.runner import benchmark
+
+        return benchmark(
+            cases or [case for case in CASES if not quick or case.bytes <= SMALL],
+            peers or [name for name, peer in PEERS.items() if not quick or not peer.compiles],
+            threads or [torch.get_num_threads()],
+            (QUICK_SECONDS if quick else SECONDS) if seconds is None else seconds,
+            secrets.randbits(32) if seed is None else seed,
+            tick,
+        )
+
+
+def show_report(report: Report, console: Console) -> None:
+    """Print the machine, the tables, and what is missing in them."""
+    from rich import box
+    from rich.measure import Measurement
+    from rich.table import Table
+    from rich.text import Text
+
+    from xent.bench.report import about, disturbed, slower, tables, troubles
+
+    style = box.SIMPLE_HEAD if console.is_terminal else None
+    facts = about(report)
+    width = max(len(name) for name, _ in facts)
+    for name, text in facts:
+        console.print(f"{name:{width}}  {text}", soft_wrap=True)
+    for table in tables(report):
+        drawn = Table(box=style, show_edge=False, pad_edge=False)
+        for name in table.header:
+            drawn.add_column(name, justify="left" if name == "case" else "right", no_wrap=True)
+        for row in table.rows:
+            drawn.add_row(
+                *(
+                    Text(cell.text, "red" if cell.slower else "").append(
+                        f"\n{cell.detail}" if cell.detail else "", "dim"
+                    )
+                    for cell in row
+                )
+            )
+        lines = "\n".join(filter(None, [f"[bold]{table.title}[/bold]", table.about]))
+        console.print(f"\n{lines}\n", soft_wrap=True)
+        # A figure that a narrow terminal wraps can be read; one that is cut off is wrong.
+        wide = console.options.update(width=10_000)
+        console.width = max(console.width, Measurement.get(console, wide, drawn).maximum)
+        console.print(drawn)
+    for title, lines in (
+        ("Slower than a peer", slower(report)),
+        ("Disturbed", disturbed(report)),
+        ("Not measured", troubles(report)),
+    ):
+        if lines:
+            text = "\n".join(lines)
+            console.print(f"\n[bold]{title}[/bold]\n{text}", soft_wrap=True)
+    console.print()
 
 
 def _require(extra: str, **libraries: str) -> None:
