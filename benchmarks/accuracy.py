@@ -116,8 +116,10 @@ def measure(case: Case, dtype: str, rng: np.random.Generator) -> Iterator[Figure
     if target.ndim == 1:
         index = target[:, None]
         found = {name: None if got is None else got.gather(1, index) for name, got in found.items()}
-        there = (np.take_along_axis(array, index.numpy(), axis=1) for array in (slopes, units))
-        yield figure(dtype, case, "at the target", found, *there, each)
+        slopes, units = (
+            np.take_along_axis(array, index.numpy(), axis=1) for array in (slopes, units)
+        )
+        yield figure(dtype, case, "at the target", found, slopes, units, each)
     found = results("dmean", dtype, *given)
     slopes, units = right.dlogits / case.rows, unit / case.rows
     yield figure(dtype, case, "gradient of mean", found, slopes, units)

@@ -1,4 +1,4 @@
-"""What the tests of the compiled kernel share: arrays of every layout, and what is right of them."""
+"""What the tests of the compiled kernel share: arrays of every layout, and what is right."""
 
 from __future__ import annotations
 
@@ -17,7 +17,7 @@ BOTH = {**ULP, "float64": (8.5, 12.0)}  # the kernel's error and the op's own
 
 def cast(numbers, dtype, library="torch"):
     """An array of a library; NumPy has no bfloat16."""
-    made = torch.from_numpy(np.ascontiguousarray(numbers)).to(getattr(torch, dtype))
+    made = torch.from_numpy(np.array(numbers, order="C")).to(getattr(torch, dtype))
     return made if library == "torch" else made.numpy()
 
 

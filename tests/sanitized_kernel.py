@@ -15,11 +15,29 @@ from typing import Any
 import numpy as np
 
 import xent
-from xent.kernels import library
+from xent import Plan
+from xent.backends import fast
+from xent.kernels import cpu, library
+from xent.kernels import loss as kernel
 
 SKIPPED = 77
-CASES = 100
+CASES = 60
 CLASSES = [*range(1, 36), 63, 64, 65, 127, 128, 129, 1000, 4099]
+# Pieces of a row with and without a remainder, tiles, rows enough for several threads, one row
+# shared by them, memory in huge pages, and classes too far apart for a tile.
+SHAPES = [(3, 65), (2, 2048), (2, 2049), (2, 4096), (2, 4097), (1, 8192), (1, 8193), (1, 16401)]
+SHAPES += [(1, 70001), (3, 65536), (300, 700), (1100, 1000), (5000, 7), (257, 64), (2, 3, 5)]
+SHAPES += [(4, 7, 900), (3, 130, 17), (2, 16401, 2)]
+MODES: dict[str, dict[str, Any]] = {
+    "plain": {},
+    "rows": {"reduction": "none", "label_smoothing": 0.1},
+    "smoothing": {"label_smoothing": 0.1},
+    "accurate": {"plan": Plan(accurate=True)},
+    "in place": {"plan": Plan(inplace=True)},
+    "general": {"logit_scale": 0.7, "plan": Plan(gradient="recompute")},
+    "invalid": {"plan": Plan(check_targets=False)},
+}
+SPECIAL = [np.nan, np.inf, -np.inf, 0.0, -0.0]
 
 
 def options(rng: np.random.Generator, classes: int) -> dict[str, Any]:
@@ -63,6 +81,74 @@ def case(rng: np.random.Generator, cast: Callable) -> tuple[Any, Any, dict[str, 
     return arranged(rng, shape, cast), target, chosen
 
 
+def special(rng: np.random.Generator, shape: tuple[int, ...]) -> Any:
+    """Numbers of which some rows hold infinities and NaN, and some nothing else."""
+    numbers = rng.normal(scale=8, size=shape)
+    numbers.flat[rng.integers(0, numbers.size, 5)] = SPECIAL
+    if shape[0] > 1:
+        numbers[-1] = -np.inf
+    return numbers
+
+
+def every_path(rng: np.random.Generator, dtypes: list[Any], use: Callable[..., None]) -> int:
+    """Every way through cpu.cpp: `use` takes logits, a target and options."""
+    count = 0
+    for shape in SHAPES:
+        for name, chosen in MODES.items():
+            dtype = dtypes[count % len(dtypes)]
+            count += 1
+            numbers = special(rng, shape)
+            target = rng.integers(shape[1], size=shape[:1] + shape[2:])
+            target.flat[0] = -100
+            if name == "invalid":
+                target.flat[-1] = shape[1]
+            use(numbers, target, dtype, chosen)
+    return count
+
+
+def streamed() -> None:
+    """Make every loss ask for stores past the caches, which no plan does."""
+    before = kernel.flags
+    kernel.flags = lambda plan: before(plan) | cpu.STREAM
+    fast._prepared.cache_clear()
+
+
+def use_numpy(numbers: Any, target: Any, dtype: Any, chosen: dict[str, Any]) -> None:
+    """A loss of NumPy arrays, its gradient twice where it may be, and statistics."""
+    logits = numbers.astype(dtype)
+    with np.errstate(all="ignore"):
+        _, vjp = xent.cross_entropy_vjp(logits, target, **chosen)
+        for upstream in (1.0,) if chosen.get("plan") == Plan(inplace=True) else (1.0, 0.3):
+            assert vjp(upstream).shape == numbers.shape
+        if "plan" not in chosen:
+            xent.token_statistics(logits, target)
+
+
+def use_torch(numbers: Any, target: Any, dtype: Any, chosen: dict[str, Any]) -> None:
+    """The same of torch tensors."""
+    import torch
+
+    leaf = torch.from_numpy(numbers).to(dtype).requires_grad_()
+    classes = torch.from_numpy(target)
+    loss = xent.cross_entropy(leaf * 1, classes, **chosen)
+    loss.sum().backward()
+    assert leaf.grad.shape == leaf.shape
+    if "plan" not in chosen:
+        statistics = xent.token_statistics(leaf, classes)
+        sum(s.sum() for s in statistics[:3]).backward()
+
+
+def paths(name: str, rng: np.random.Generator) -> int:
+    """Every path for the arrays of a library."""
+    if name == "numpy":
+        dtypes: list[Any] = [np.float16, np.float32, np.float64]
+        return every_path(rng, dtypes, use_numpy)
+    import torch
+
+    dtypes = [torch.float16, torch.bfloat16, torch.float32, torch.float64, torch.float32]
+    return every_path(rng, dtypes, use_torch)
+
+
 def with_numpy(rng: np.random.Generator) -> None:
     """A loss of NumPy arrays and its gradient."""
     dtype = rng.choice([np.float16, np.float32, np.float64])
@@ -95,13 +181,16 @@ def main(name: str, seed: str) -> int:
         return 1
     rng = np.random.default_rng(int(seed))
     run = {"numpy": with_numpy, "torch": with_torch}[name]
+    count = paths(name, rng)
+    streamed()
+    count += paths(name, rng) + CASES
     for _ in range(CASES):
         run(rng)
     function = f"xent_rows_{loaded.instructions}"
     if function not in vars(loaded.handle):  # where ctypes keeps what was looked up
         print(f"{function} was not used")
         return 1
-    print(f"{CASES} cases by {function}")
+    print(f"{count} cases by {function}")
     return 0
 
 

@@ -130,7 +130,7 @@ def test_a_seed_repeats_a_run(benchmark, monkeypatch, capsys, seed):
     printed = []
     for given in (seed, seed, seed + 1):
         benchmark.accuracy.main(["--here", "--quick", "--format", "float64", "--seed", str(given)])
-        printed.append(capsys.readouterr().out.split("reference")[1])
+        printed.append(capsys.readouterr().out.split("reference:")[1])
     assert printed[0] == printed[1] != printed[2]
 
 

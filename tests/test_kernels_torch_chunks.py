@@ -307,7 +307,7 @@ def test_when_it_is_chosen(rng, monkeypatch):
     assert choose(op, tuple(None if a is None else a.numpy() for a in arrays), None) is None
     odd = (logits.as_subclass(Odd), target, None)
     assert why_not(op, odd) == "only torch tensors on a CPU are computed in chunks"
-    with pytest.raises(ValueError, match="Plan: kernel has value 'native', .*: there is none"):
+    with pytest.raises(ValueError, match="there is none"):
         choose(op, arrays, Plan(kernel="native"))
 
 

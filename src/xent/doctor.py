@@ -24,8 +24,9 @@ def examine() -> dict[str, Any]:
     Returns:
         libraries: the version of each, None where it cannot be used; errors: why not, for those
         that are installed; kernels: what computes the losses of NumPy arrays and torch tensors,
-        native or reference; native: the instruction set of the compiled kernel, those that this
-        CPU has, and the reason where it is not used.
+        native or reference; for torch chunks, its own operations on some rows at a time, in place
+        of the reference; native: the instruction set of the compiled kernel, those that this CPU
+        has, and the reason where it is not used.
 
     >>> examine()["kernels"]["numpy"] in ("native", "reference")
     True
@@ -39,7 +40,7 @@ def examine() -> dict[str, Any]:
         except Exception as error:  # a broken installation can raise anything
             if not (isinstance(error, ModuleNotFoundError) and error.name == module):
                 errors[name] = f"{type(error).__name__}: {error}"
-    kernel = "native" if library.load() else "reference"
+    kernels = {"numpy": "reference", "torch": "chunks"}
     threads = {"cores": os.cpu_count()}
     if libraries["torch"]:
         threads["torch"] = importlib.import_module("torch").get_num_threads()
@@ -49,7 +50,11 @@ def examine() -> dict[str, Any]:
         "platform": platform.platform(),
         "libraries": libraries,
         "errors": errors,
-        "kernels": {name: kernel for name in ("numpy", "torch") if libraries[name]},
+        "kernels": {
+            name: "native" if library.load() else kernel
+            for name, kernel in kernels.items()
+            if libraries[name]
+        },
         "native": native(),
         "threads": threads,
     }

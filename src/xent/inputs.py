@@ -10,7 +10,7 @@ import sys
 from dataclasses import dataclass, replace
 from math import prod
 from numbers import Real
-from typing import Any
+from typing import Any, NoReturn
 
 import array_api_compat
 import numpy as np
@@ -281,19 +281,19 @@ def no_weight_gradient(function: str) -> None:
     raise bad(RuntimeError, function, "weight", has, "one that needs no gradient")
 
 
-def leaf_in_place(function: str) -> None:
+def leaf_in_place(function: str) -> NoReturn:
     """Raise: a leaf of autograd's graph, a parameter, is not for a gradient to be written over."""
     has = "requires_grad=True and no operation before it, with Plan(inplace=True)"
     raise bad(ValueError, function, "logits", has, "the result of an operation")
 
 
-def written_over(function: str) -> None:
+def written_over(function: str) -> NoReturn:
     """Raise: what a plan let be written over is used again."""
     has = "its gradient in its place, as Plan(inplace=True) allows,"
     raise bad(RuntimeError, function, "logits", has[:-1], "no use after the loss and one backward")
 
 
-def no_kernel(reason: str) -> None:
+def no_kernel(reason: str) -> NoReturn:
     """Raise: the plan asks for a kernel that cannot serve."""
     raise bad(ValueError, "Plan", "kernel", "value 'native'", f"None or 'reference': {reason}")
 

@@ -12,8 +12,8 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import (  # pyright: ignore[reportAttributeAccessIssue]
-    _functorch,
+from torch._C import (
+    _functorch,  # pyright: ignore[reportAttributeAccessIssue]
     _len_torch_dispatch_stack,
     _len_torch_function_stack,
 )
@@ -173,29 +173,28 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple:  # pyright: ignore
         if differentiated(upstream):
-            dlogits = _tracked(*ctx.saved_tensors, ctx.prepared.spec, upstream)
+            dlogits = _tracked(ctx.saved_tensors, ctx.prepared.spec, upstream)
             return dlogits, None, None, None
         factor = upstream.item()
         gradient, ctx.gradient = ctx.gradient, None
         if gradient is None or factor != ctx.upstream:
-            gradient = _anew(*ctx.saved_tensors, ctx.prepared, ctx.plan, gradient, factor)
+            gradient = _anew(ctx.saved_tensors, ctx.prepared, ctx.plan, gradient, factor)
         return gradient, None, None, None
 
 
 def _anew(
-    logits: Tensor,
-    target: Tensor,
-    weight: Any,
+    arrays: tuple[Tensor, Tensor, Tensor | None],
     prepared: kernel.Prepared,
     plan: Plan | None,
     gradient: Tensor | None,
     upstream: float,
 ) -> Tensor:
     """The gradient for another upstream, which the next forward expects."""
+    logits, target, weight = arrays
     form = _form(logits, target, weight, prepared, plan, False)
     if form is None or not logits.is_cpu:  # a hook of autograd's gave other tensors than it took
         scalar = torch.tensor(upstream, dtype=torch.float64, device=logits.device)
-        return _tracked(logits, target, weight, prepared.spec, scalar)
+        return _tracked(arrays, prepared.spec, scalar)
     prepared.upstream = upstream
     gradient = _fresh(logits, form) if gradient is None else gradient
     weights = None if weight is None else _weights(logits, weight)
@@ -204,11 +203,9 @@ def _anew(
     return gradient
 
 
-def _tracked(
-    logits: Tensor, target: Tensor, weight: Tensor | None, spec: Spec, upstream: Tensor
-) -> Tensor:
+def _tracked(arrays: tuple[Tensor, Tensor, Tensor | None], spec: Spec, upstream: Tensor) -> Tensor:
     """The gradient as tensor operations that torch can differentiate."""
-    rows = class_rows(logits, target, weight, spec)
+    rows = class_rows(*arrays, spec)
     return backends.gradient(cross_entropy, rows, spec, upstream)
 
 

@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import ctypes
 import functools
+import os
 import struct
 from collections.abc import Callable
 from typing import Any, NamedTuple
@@ -205,18 +206,35 @@ def parallel(array: Any) -> int:
 @functools.cache
 def function(name: str) -> Callable[..., int]:
     """A function of the library for the instruction set in use, of so many records."""
-    found = library.load().function(name)
+    found = _loaded().function(name)
     found.argtypes = [ctypes.c_char_p] * (2 if name == "xent_loss" else 1)
     found.restype = ctypes.c_int64
     return found
 
 
+def _loaded() -> Any:
+    """The library: there is one, or nothing of this file is called."""
+    return library.load()
+
+
 def _handle() -> ctypes.CDLL:
-    handle = library.load().handle
+    handle = _loaded().handle
     handle.xent_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
     handle.xent_huge_pages.restype = None
     return handle
 
 
+@functools.cache
 def _pool() -> int:
-    return 0
+    handle = _loaded().handle
+    handle.xent_set_threads(threads())
+    return ctypes.cast(handle.xent_parallel_for, ctypes.c_void_p).value or 0
+
+
+def threads() -> int:
+    """How many threads work on NumPy arrays: XENT_NUM_THREADS, or one for each CPU of ours."""
+    asked = os.environ.get("XENT_NUM_THREADS", "")
+    if asked.isdecimal() and int(asked):
+        return int(asked)
+    can_tell = hasattr(os, "sched_getaffinity")
+    return len(os.sched_getaffinity(0)) if can_tell else os.cpu_count() or 1
