@@ -141,15 +141,13 @@ def test_one_thread_and_two_and_a_second_run_give_the_same(rng, name):
 
 
 @NUMPY_AND_TORCH
-def test_autograd_and_vjp_give_the_same_bits(rng, array):
+def test_autograd_and_vjp_give_the_same(rng, array):
     logits, target = draw(rng, (20, 33), "float64")
     right = xent.cross_entropy_vjp(array(logits), array(target))[1](1.0)
     leaf = torch.tensor(logits, requires_grad=True)
     xent.cross_entropy(leaf, torch.tensor(target)).backward()
-    if array is torch.asarray:
-        assert torch.equal(leaf.grad, right)
-    else:  # NumPy's exp is not torch's
-        np.testing.assert_allclose(leaf.grad, right, rtol=1e-14, atol=0)
+    # One is written while the exponentials of the loss are at hand, the other computes them anew.
+    np.testing.assert_allclose(leaf.grad, right, rtol=1e-14, atol=0)
 
 
 @LIBRARIES

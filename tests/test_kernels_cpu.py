@@ -91,7 +91,7 @@ def test_it_is_what_the_op_gives(rng, dtype, classes, options):
 
 
 @DTYPES
-@pytest.mark.parametrize("rows", [7, 40, 300, 1100])
+@pytest.mark.parametrize("rows", [7, 40, 300])
 def test_many_rows_of_few_classes(rng, dtype, rows):
     for classes in (2, 5, 33, 64):
         check(rng, RowStats(), (rows, 1, classes), dtype)
@@ -169,7 +169,7 @@ def special(rng, classes):
 
 
 @DTYPES
-@pytest.mark.parametrize("classes", [3, 60, 200, 8200])
+@pytest.mark.parametrize("classes", [3, 60, 200])
 @pytest.mark.parametrize("code", [0, 1, 2, IGNORED, INVALID])
 def test_rows_of_infinities_and_nan(rng, dtype, classes, code):
     numbers = special(rng, classes)
@@ -178,8 +178,17 @@ def test_rows_of_infinities_and_nan(rng, dtype, classes, code):
     target = torch.full(numbers.shape[:2], codes)
     for op in (RowStats(), RowStats(smooth=True), RowStats(0.5, smooth=True, entropy=True)):
         g = cotangents_of(rng, op, numbers.shape, target)
-        for layout in ("whole", "gaps") if classes < 1000 else ("whole",):
+        for layout in ("whole", "gaps"):
             compare(op, (LAYOUTS[layout](cast(numbers, dtype)), target, None), g)
+
+
+@DTYPES
+def test_infinities_and_nan_in_one_of_many_pieces(rng, dtype):
+    numbers, op = special(rng, 8200), RowStats()
+    target = torch.full(numbers.shape[:2], 8198)
+    g = cotangents_of(rng, op, numbers.shape, target)
+    for move in (0, 4000):
+        compare(op, (cast(np.roll(numbers, move, 2), dtype), target, None), g)
 
 
 @DTYPES

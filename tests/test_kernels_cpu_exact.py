@@ -153,3 +153,35 @@ def test_a_softcap_in_float64_is_right_to_units_of_the_softcap(rng, softcap):
     np.testing.assert_allclose(
         floats(found[0]), np.float64(right), rtol=8e-16, atol=softcap * 1e-15
     )
+
+
+@DTYPES
+@pytest.mark.parametrize("classes", [3, 80])
+def test_a_probability_at_the_target_is_as_good_as_elsewhere(rng, dtype, classes):
+    numbers = rng.normal(-60, 3, (40, 1, classes))
+    numbers[:, 0, 0] = rng.uniform(0, 3, 40)
+    logits = cast(numbers, dtype)
+    target = torch.full((40, 1), classes - 1)
+    one = torch.ones((40, 1), dtype=torch.float64)
+    right = oracle.softmax(floats(logits), axis=-1)
+    for op in (RowStats(), RowStats(entropy=True)):
+        for codes in (None, target):
+            gradient = by_kernel(op, (logits, codes, None), (one, None, None, None))[-1]
+            right_to(LIMITS[dtype][1], gradient, right, 0, dtype, 1)
+
+
+@DTYPES
+@pytest.mark.parametrize("places", [1, 8])
+def test_losses_of_sums_of_the_smallest_numbers(rng, dtype, places):
+    # Each of the classes adds about half of the smallest normal number, which may be taken as 0.
+    small = {"float64": -708.5}.get(dtype, -87.5)
+    numbers = rng.uniform(small - 3, small, (8 // places, places, 40))
+    numbers[..., 0] = 0
+    logits = cast(numbers, dtype)
+    target = torch.zeros(logits.shape[:2], dtype=torch.int64)
+    zero = torch.zeros(logits.shape[:2], dtype=torch.float64)
+    found = by_kernel(RowStats(), (logits, target, None), (zero, None, None, None))[1]
+    right = oracle.cross_entropy(floats(logits), target.numpy(), axis=-1, reduction="none")
+    smallest = 2.0**-1022 if dtype == "float64" else 2.0**-126
+    apart = np.abs(floats(found) - np.asarray(right, float))
+    assert (apart <= 40 * smallest).all()

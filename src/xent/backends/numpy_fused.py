@@ -31,7 +31,8 @@ def loss_and_vjp(
     if prepared.recipe.keeps_rows or (plan is not None and plan.gradient == "recompute"):
         return None
     in_place = plan is not None and plan.inplace
-    if in_place and not logits.flags.writeable:
+    written = logits.flags.writeable and not cpu.overlaps(logits.shape, cpu.strides(logits))
+    if in_place and not written:
         return None
     form = _form(logits, target, weight, prepared, plan)
     if form is None:

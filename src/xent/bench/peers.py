@@ -111,7 +111,7 @@ def xent_torch(logits: Array, target: Array) -> dict[str, Work]:
 
     def in_place(x: Array) -> tuple[Array, Array]:
         value = xent.cross_entropy(x, target, plan=plan)
-        return value, torch.autograd.grad(value, x)[0]
+        return value, torch.autograd.grad(value, leaf)[0]
 
     # As in a model, the logits are no leaf: they have been computed, and may be written over.
     return work | {IN_PLACE: Work(in_place, leaf.clone)}

@@ -517,11 +517,13 @@ struct Unit {
         if (fabs(top) > K::NEAR || top != top) center = top;
         else power = floor(top * M_LOG2E);  // the largest exponential is in [1, 2)
     }
-    // exp(x) in this unit, in double
+    // exp(x) in this unit, in double; by a power of its own, for x may lie far below the unit
     XENT_INLINE double exp_of(double x) const {
-        double rest = x - center;
-        rest = (rest - power * Bits<double>::LN2_HIGH) - power * Bits<double>::LN2_LOW;
-        return exp(rest);
+        const double rest = x - center, own = rint(rest * M_LOG2E);
+        if (own - power < -1100) return 0;  // -inf too
+        if (!(fabs(own) < 1e6)) return rest - rest;  // inf, NaN
+        const double r = (rest - own * Bits<double>::LN2_HIGH) - own * Bits<double>::LN2_LOW;
+        return ldexp(exp(r), int(own - power));
     }
     // this unit in another
     XENT_INLINE double in(const Unit& other) const {

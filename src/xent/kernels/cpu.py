@@ -79,6 +79,16 @@ def _merged(shape: tuple[int, ...], stride: tuple[int, ...]) -> tuple[int, int] 
     return length, step
 
 
+def overlaps(shape: tuple[int, ...], stride: tuple[int, ...]) -> bool:
+    """Whether elements of an array may share memory: one written would change another."""
+    reach = 1
+    for apart, size in sorted((abs(a), n) for a, n in zip(stride, shape, strict=True) if n > 1):
+        if apart < reach:
+            return True
+        reach += apart * (size - 1)
+    return False
+
+
 def run(record: bytes) -> int:
     """The kernel on a record: -1, or the first row whose target is out of range."""
     return function("xent_rows")(record)
