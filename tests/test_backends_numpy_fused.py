@@ -276,3 +276,20 @@ def test_nothing_of_the_size_of_the_logits_beside_the_gradient(rng):
     assert 0.9 < extra() < 1.2
     assert extra(plan=INPLACE) < 0.2
     assert extra_bytes(lambda: xent.cross_entropy(logits, target)) < logits.nbytes / 5
+
+
+def test_fields_of_records(rng):
+    records = np.zeros((6, 9), dtype=[("flag", "u1"), ("logit", "f8")])
+    records["logit"] = rng.normal(size=(6, 9))
+    logits, target = records["logit"], rng.integers(0, 9, 6)
+    right = xent.cross_entropy_vjp(logits.copy(), target)
+    found = xent.cross_entropy_vjp(logits, target)
+    np.testing.assert_allclose(found[0], right[0], rtol=1e-15)
+    np.testing.assert_allclose(found[1](1.0), right[1](1.0), rtol=1e-14)
+
+
+def test_weights_that_are_masked_are_refused_again_and_again(rng):
+    logits, target, weight = rng.normal(size=(6, 9)), rng.integers(0, 9, 6), rng.random(9)
+    xent.cross_entropy(logits, target, weight)
+    with pytest.raises(TypeError, match="cross_entropy: weight has type"):
+        xent.cross_entropy(logits, target, np.ma.masked_less(weight, 0.5))

@@ -84,8 +84,26 @@ def _weights(logits: Any, weight: Any) -> Any:
 def _form(
     logits: Any, target: Any, weight: Any, prepared: kernel.Prepared, plan: Plan | None
 ) -> kernel.Form | None:
-    if type(target) is not np.ndarray or not logits.dtype.isnative or not target.dtype.isnative:
+    arrays = (logits, target) if weight is None else (logits, target, weight)
+    if any(type(array) is not np.ndarray for array in arrays):
         return None
+    key = (plan, *((array.dtype, array.shape, array.strides) for array in arrays))
+    if key not in prepared.forms:
+        if len(prepared.forms) >= kernel.MOST_FORMS:
+            prepared.forms.clear()
+        prepared.forms[key] = _new_form(logits, target, weight, prepared, plan)
+    return prepared.forms[key]
+
+
+def _new_form(
+    logits: Any, target: Any, weight: Any, prepared: kernel.Prepared, plan: Plan | None
+) -> kernel.Form | None:
+    for array in (
+        logits,
+        target,
+    ):  # unaligned: a field of records, between whose elements others lie
+        if not array.dtype.isnative or not array.flags.aligned:
+            return None
     if dtype_name(target) == "int64":
         if not target.flags.c_contiguous:
             return None

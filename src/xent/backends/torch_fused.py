@@ -31,7 +31,6 @@ CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3
 HALF = (torch.float16, torch.bfloat16)
 KINDS = (Tensor, torch.nn.Parameter)
 PARALLEL = library.torch_threads() or 0
-MOST_FORMS = 1024
 
 run, pack = cpu.function("xent_loss"), kernel.pack
 
@@ -55,7 +54,7 @@ def loss(
         form = _form(logits, target, weight, prepared, plan, autocast)
         if form is None:
             return None
-        if len(prepared.forms) >= MOST_FORMS:
+        if len(prepared.forms) >= kernel.MOST_FORMS:
             prepared.forms.clear()
         prepared.forms[key] = form
     if logits.requires_grad and torch.is_grad_enabled():

@@ -112,6 +112,8 @@ def why_not(op: Op, arrays: tuple, wanted: tuple = (True, False, False)) -> str 
                 return "an array is no plain tensor in main memory"
         elif type(array) is not np.ndarray or not array.dtype.isnative:
             return "an array is neither NumPy's nor torch's"
+        elif not array.flags.aligned:  # a field of records, between whose elements others lie
+            return "an array's elements are not whole elements apart"
     if 0 in tuple(logits.shape):
         return "there are no rows or no classes"
     for array in (logits, weight, target if target is not None and target.ndim == 3 else None):

@@ -15,6 +15,8 @@ from xent.ops import cross_entropy
 from xent.reduction import divided_by, keeps_rows
 from xent.spec import Plan, Spec
 
+MOST_FORMS = 1024  # that are kept for one set of options
+
 
 class Recipe(NamedTuple):
     """A Spec as numbers that a kernel takes."""
@@ -54,7 +56,7 @@ class Prepared:
 
     def __init__(self, spec: Spec, recipe: Recipe) -> None:
         self.spec, self.recipe = spec, recipe
-        self.forms: dict[Any, Form] = {}
+        self.forms: dict[Any, Form | None] = {}
         self.upstream = 1.0  # of the last backward
 
 
