@@ -320,3 +320,13 @@ def test_logits_changed_after_the_loss(rng):
     torch.testing.assert_close(grad(loss, x, retain_graph=True)[0], exactly(x, t))
     with pytest.raises(RuntimeError, match="modified by an inplace operation"):
         loss.backward()
+
+
+def test_a_weight_that_is_trained_elsewhere_changes_no_bit_without_a_graph(rng):
+    for _ in range(30):
+        x, p = torch.from_numpy(rng.normal(size=(7, 5))), torch.from_numpy(rng.random((7, 5)))
+        w = torch.from_numpy(rng.random(5))
+        right = xent.cross_entropy(x, p, w, label_smoothing=0.1)
+        with torch.no_grad():
+            leaf = w.clone().requires_grad_()
+            assert same_bits(xent.cross_entropy(x, p, leaf, label_smoothing=0.1), right)

@@ -55,7 +55,8 @@ def test_to_the_last_digit(name, seed, dtype, shape, spread, offset, data):
         # The logarithm of a sum near 1 cancels: max + log1p(s) has the error of the maximum.
         near_zero = name == "logsumexp" and np.min(np.abs(np.asarray(right, float)), initial=9) < 1
         if not near_zero:
-            assert worst(result, right) <= (3 if dtype == "float64" else 0.51)
+            native = name == "logsumexp" and dtype == "float32"  # a kernel's, where there is one
+            assert worst(result, right) <= (3 if dtype == "float64" or native else 0.51)
 
 
 def test_bfloat16(rng):

@@ -12,7 +12,8 @@ import importlib.util
 import json
 import secrets
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -139,18 +140,7 @@ def show(comparison: Comparison, console: Console) -> None:
 
 def _compare(epochs: int, seed: int) -> Comparison:
     """Train, with a bar where someone watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    off = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=off) as progress:
-        bar = progress.add_task("loading torch and the digits", total=None)
-
-        def tick(way: str, done: int, steps: int) -> None:
-            progress.update(bar, description=way, completed=done, total=steps)
-
+    with _progress("loading torch and the digits") as tick:
         from xent.demo import compare
 
         return compare(epochs, seed, tick)
@@ -302,18 +292,7 @@ def _benchmark(
     seed: int | None,
 ) -> Report:
     """Measure what was asked for, with a bar where someone watches."""
-    from rich.console import Console
-    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
-
-    console = Console(stderr=True)
-    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
-    off = not console.is_terminal
-    with Progress(*columns, console=console, transient=True, disable=off) as progress:
-        bar = progress.add_task("looking at the machine", total=None)
-
-        def tick(what: str, done: int, jobs: int) -> None:
-            progress.update(bar, description=what, completed=done, total=jobs)
-
+    with _progress("looking at the machine") as tick:
         import torch
 
         from xent.bench.runner import benchmark
@@ -370,6 +349,24 @@ def show_report(report: Report, console: Console) -> None:
             text = "\n".join(lines)
             console.print(f"\n[bold]{title}[/bold]\n{text}", soft_wrap=True)
     console.print()
+
+
+@contextmanager
+def _progress(first: str) -> Iterator[Callable[[str, int, int], None]]:
+    """A bar where someone watches, and what moves it: what is done, how many, of how many."""
+    from rich.console import Console
+    from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+    console = Console(stderr=True)
+    columns = TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn()
+    off = not console.is_terminal
+    with Progress(*columns, console=console, transient=True, disable=off) as progress:
+        bar = progress.add_task(first, total=None)
+
+        def tick(what: str, done: int, total: int) -> None:
+            progress.update(bar, description=what, completed=done, total=total)
+
+        yield tick
 
 
 def _require(extra: str, **libraries: str) -> None:

@@ -26,10 +26,7 @@ def loss(logits: Any, target: Any, weight: Any, options: tuple, plan: Plan | Non
     way = _way(logits, plan)
     if way is None:
         return None
-    try:
-        prepared = _prepared(*options)
-    except TypeError:  # an array, or of the wrong type
-        return None
+    prepared = _allowed(options)
     return None if prepared is None else way.loss(logits, target, weight, prepared, plan)
 
 
@@ -40,10 +37,7 @@ def loss_and_vjp(
     way = _way(logits, plan)
     if way is None or not hasattr(way, "loss_and_vjp"):
         return None
-    try:
-        prepared = _prepared(*options)
-    except TypeError:
-        return None
+    prepared = _allowed(options)
     return None if prepared is None else way.loss_and_vjp(logits, target, weight, prepared, plan)
 
 
@@ -74,11 +68,19 @@ def _find_way(kind: type, torch: Any) -> ModuleType | None:
     return None
 
 
-@functools.lru_cache(maxsize=256, typed=True)
-def _prepared(*options: Any) -> Prepared | None:
+def _allowed(options: tuple) -> Prepared | None:
     """The options checked, as a kernel takes them; None where they are not for a kernel."""
+    # An array is not kept: what made it would live as long.
     if not isinstance(options[NORMALIZER], (int, float, type(None))):
         return None
+    try:
+        return _prepared(*options)
+    except TypeError:  # of the wrong type
+        return None
+
+
+@functools.lru_cache(maxsize=256, typed=True)
+def _prepared(*options: Any) -> Prepared | None:
     spec = Spec.of(*options)
     found = recipe(spec)
     return None if found is None else Prepared(spec, found)

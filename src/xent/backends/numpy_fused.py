@@ -31,9 +31,10 @@ def loss_and_vjp(
     if prepared.recipe.keeps_rows or (plan is not None and plan.gradient == "recompute"):
         return None
     in_place = plan is not None and plan.inplace
-    written = logits.flags.writeable and not cpu.overlaps(logits.shape, cpu.strides(logits))
-    if in_place and not written:
-        return None
+    if in_place:
+        shared = cpu.overlaps(logits.shape, cpu.strides(logits))
+        if shared or not logits.flags.writeable:
+            return None
     form = _form(logits, target, weight, prepared, plan)
     if form is None:
         return None
@@ -98,10 +99,8 @@ def _form(
 def _new_form(
     logits: Any, target: Any, weight: Any, prepared: kernel.Prepared, plan: Plan | None
 ) -> kernel.Form | None:
-    for array in (
-        logits,
-        target,
-    ):  # unaligned: a field of records, between whose elements others lie
+    for array in (logits, target):
+        # Unaligned is a field of records, between whose elements others lie.
         if not array.dtype.isnative or not array.flags.aligned:
             return None
     if dtype_name(target) == "int64":
@@ -111,7 +110,7 @@ def _new_form(
         return None
     classes = None
     if weight is not None:
-        if type(weight) is not np.ndarray or weight.dtype != logits.dtype or weight.ndim != 1:
+        if weight.dtype != logits.dtype or weight.ndim != 1:
             return None
         classes = weight.shape[0]
     in_place = plan is not None and plan.inplace

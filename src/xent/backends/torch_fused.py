@@ -127,7 +127,9 @@ def _seen() -> bool:
 
 def _weights(logits: Tensor, weight: Any) -> Tensor | None:
     """Class weights as the kernel reads them; None where they are not for this way."""
-    if type(weight) not in KINDS or weight.requires_grad or not weight.is_cpu:
+    if type(weight) not in KINDS or not weight.is_cpu:
+        return None
+    if weight.requires_grad and torch.is_grad_enabled():
         return None
     if weight.dtype != logits.dtype or weight.ndim != 1:
         return None

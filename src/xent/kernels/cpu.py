@@ -229,6 +229,7 @@ def _loaded() -> Any:
     return library.load()
 
 
+@functools.cache
 def _handle() -> ctypes.CDLL:
     handle = _loaded().handle
     handle.xent_huge_pages.argtypes = [ctypes.c_void_p, ctypes.c_int64]
