@@ -24,7 +24,7 @@ if library.load() is None:
     pytest.skip(f"no compiled kernel: {library.why_not()}", allow_module_level=True)
 
 REFERENCE = Plan(kernel="reference")
-LIMITS = {**ULP, "float64": (6.5, 12.0)}  # with the reference's own error
+LIMITS = {**ULP, "float64": (6.5, 16.0)}  # with the reference's own error
 DTYPES = pytest.mark.parametrize("dtype", list(LIMITS))
 CLASSES = pytest.mark.parametrize("classes", [5, 200])
 

@@ -407,6 +407,26 @@ XENT_INLINE void get(const fp16* p, vf& a, vf& b) { a = get_half(p), b = get_hal
 XENT_INLINE void put(fp16* p, vf a, vf b) { put_half(p, a), put_half(p + lanes<float>, b); }
 
 #if XENT_V4
+// Which entries of a vector's length are equal to `x`, in the order of memory, and how many these are.
+XENT_INLINE uint32_t equal(const float* p, float x, int& count) {
+    count = 16;
+    return _mm512_cmp_ps_mask(_mm512_loadu_ps(p), _mm512_set1_ps(x), _CMP_EQ_OQ);
+}
+XENT_INLINE uint32_t equal(const double* p, double x, int& count) {
+    count = 8;
+    return _mm512_cmp_pd_mask(_mm512_loadu_pd(p), _mm512_set1_pd(x), _CMP_EQ_OQ);
+}
+XENT_INLINE uint32_t equal(const bf16* p, float x, int& count) {
+    count = 16;
+    const __m256i bits = _mm256_loadu_si256(reinterpret_cast<const __m256i*>(p));
+    const __m512i wide = _mm512_slli_epi32(_mm512_cvtepu16_epi32(bits), 16);
+    return _mm512_cmp_ps_mask((__m512)wide, _mm512_set1_ps(x), _CMP_EQ_OQ);
+}
+XENT_INLINE uint32_t equal(const fp16* p, float x, int& count) {
+    count = 16;
+    return _mm512_cmp_ps_mask((__m512)get_half(p), _mm512_set1_ps(x), _CMP_EQ_OQ);
+}
+
 // The entries of 4 vectors whose bits are set in a mask, in the order of two `get`s; `fill` elsewhere.
 XENT_INLINE void get_some(const float* p, uint64_t in, float fill, vf (&x)[4]) {
     for (int i = 0; i < 4; i++)
@@ -446,6 +466,21 @@ XENT_INLINE void put_some(double* p, uint64_t in, const vd (&x)[4]) {
         _mm512_mask_storeu_pd(p + 8 * i, __mmask8(in >> 8 * i), (__m512d)x[i]);
 }
 #endif
+
+// The first entry of x[from, stop) that is equal to `top`; stop where none is.
+template <class S, class W>
+XENT_INLINE int64_t first_equal(const S* x, int64_t from, int64_t stop, W top) {
+#if XENT_V4
+    for (int count = 0; stop - from >= 16; from += count) {
+        uint32_t found;
+        if constexpr (sizeof(S) == 2) found = equal(x + from, float(top), count);
+        else found = equal(x + from, S(top), count);
+        if (found) return from + __builtin_ctz(found);
+    }
+#endif
+    while (from < stop && W(value(x[from])) != top) from++;
+    return from;
+}
 
 // ---- exp and log1p ------------------------------------------------------------------------------
 
@@ -745,8 +780,9 @@ struct PartialSum {
 
 // ---- Rows whose classes lie side by side --------------------------------------------------------
 
+const int64_t PIECE_BYTES = 16384;  // half a first-level cache
 template <class K>
-constexpr int64_t PIECE = 16384 / int64_t(sizeof(typename K::Storage));  // half a first-level cache
+constexpr int64_t PIECE = PIECE_BYTES / int64_t(sizeof(typename K::Storage));
 
 // A part of a row: its largest entry, and the sum of the exponentials of the others.
 template <class K>
@@ -768,8 +804,8 @@ struct PieceWork {
     const W whole;  // the exponential of the largest entry
     Sum<W> rest, spread;
 
-    XENT_INLINE PieceWork(const Unit<K>& unit, W base_, W whole_)
-        : in_unit(unit), base(all<W>(base_)), whole(whole_) {}
+    XENT_INLINE PieceWork(const Units<K>& units, W base_, W whole_)
+        : in_unit(units), base(all<W>(base_)), whole(whole_) {}
 
     XENT_INLINE void group(const S* p, W* kept) {
         V x[4];
@@ -829,13 +865,56 @@ struct PieceWork {
 #endif
 };
 
-template <class K, bool SPREAD, bool KEEP>
-Piece<K> sum_piece(const typename K::Storage* x, int64_t n, typename K::Work* kept,
-                   const char* ahead) {
+#if XENT_V4
+// The same for half precision by its bits, which order numbers above 0; false where none is above 0
+// or one is NaN.
+template <class S>
+bool largest_by_bits(const S* x, int64_t n, uint16_t infinity, S& top, int64_t& k) {
+    const int64_t full = n / 64, left = n % 64;
+    __m512i tops[PIECE_BYTES / 128 + 1];
+    __m512i best = _mm512_setzero_si512();
+    for (int64_t g = 0; g < full; g++) {
+        const S* p = x + g * 64;
+        tops[g] = _mm512_max_epi16(_mm512_loadu_si512(p), _mm512_loadu_si512(p + 32));
+        best = _mm512_max_epi16(best, tops[g]);
+    }
+    if (left) {
+        const uint64_t in = (uint64_t(1) << left) - 1;
+        const S* p = x + full * 64;
+        tops[full] = _mm512_max_epi16(_mm512_maskz_loadu_epi16(__mmask32(in), p),
+                                      _mm512_maskz_loadu_epi16(__mmask32(in >> 32), p + 32));
+        best = _mm512_max_epi16(best, tops[full]);
+    }
+    const __m256i both = _mm256_max_epi16(_mm512_castsi512_si256(best),
+                                          _mm512_extracti64x4_epi64(best, 1));
+    // The least of what is left of the largest 16-bit number: there is an instruction for it.
+    const __m128i four = _mm_sub_epi16(
+        _mm_set1_epi16(0x7fff),
+        _mm_max_epi16(_mm256_castsi256_si128(both), _mm256_extracti128_si256(both, 1)));
+    top.bits = uint16_t(0x7fff - _mm_extract_epi16(_mm_minpos_epu16(four), 0));
+    if (top.bits == 0 || top.bits > infinity) return false;
+    const __m512i equal = _mm512_set1_epi16(short(top.bits));
+    int64_t at = 0;
+    while (!_mm512_cmpeq_epi16_mask(tops[at], equal)) at++;
+    k = at * 64;
+    while (x[k].bits != top.bits) k++;
+    return true;
+}
+#endif
+
+// The largest entry of at most a piece, and where it first is; 0 where all are NaN.
+template <class K>
+typename K::Work largest_of(const typename K::Storage* x, int64_t n, int64_t& k) {
     typedef typename K::Storage S;
     typedef typename K::Work W;
     typedef typename Vector<W>::type V;
     constexpr int GROUP = 4 * lanes<W>;
+#if XENT_V4
+    if constexpr (sizeof(S) == 2) {
+        S most;
+        if (largest_by_bits(x, n, lowest<S>().bits & 0x7fff, most, k)) return W(value(most));
+    }
+#endif
     constexpr int64_t MOST = PIECE<K> / GROUP;
     V tops[MOST + 1];
     int64_t full = n / GROUP, left = n % GROUP, groups = full + (left > 0);
@@ -863,19 +942,21 @@ Piece<K> sum_piece(const typename K::Storage* x, int64_t n, typename K::Work* ke
 #endif
         best = larger(tops[full], best);
     }
-    W top = largest_lane<W>(best);
+    const W top = largest_lane<W>(best);
     int64_t at = 0;
     while (at < groups && !any_equal(tops[at], all<W>(top))) at++;
-    int64_t k = at * GROUP;
-    while (k < n && W(value(x[k])) != top) k++;
-    if (k >= n) k = 0, at = 0;  // NaN alone
+    k = first_equal<S, W>(x, at * GROUP, n, top);
+    if (k >= n) k = 0;
+    return top;
+}
 
-    Piece<K> piece;
-    piece.unit = Unit<K>(double(top));
-    piece.base = top == -INFINITY ? 0 : double(top);
-    piece.whole = top == -INFINITY ? 0 : piece.unit.exp_of(double(top));
-    PieceWork<K, SPREAD, KEEP> work(piece.unit, W(piece.base), W(piece.whole));
-    constexpr int LINES = (GROUP * sizeof(S) + 63) / 64;
+// Add the exponentials of a piece to `work`, but that of entry k.
+template <class K, bool SPREAD, bool KEEP>
+XENT_INLINE void add_others(PieceWork<K, SPREAD, KEEP>& work, const typename K::Storage* x,
+                            int64_t n, int64_t k, typename K::Work* kept, const char* ahead) {
+    typedef typename K::Storage S;
+    constexpr int GROUP = 4 * lanes<typename K::Work>, LINES = (GROUP * sizeof(S) + 63) / 64;
+    const int64_t full = n / GROUP, left = n % GROUP, at = k / GROUP;
     int64_t g = 0;
     const int64_t stops[2] = {at < full ? at : full, full};
     for (int part = 0; part < 2; part++) {
@@ -891,8 +972,19 @@ Piece<K> sum_piece(const typename K::Storage* x, int64_t n, typename K::Work* ke
     }
     if (left)
         work.part(x + full * GROUP, left, k - full * GROUP, KEEP ? kept + full * GROUP : nullptr);
-    piece.top = double(top);
-    piece.k = k;
+}
+
+template <class K, bool SPREAD, bool KEEP>
+Piece<K> sum_piece(const typename K::Storage* x, int64_t n, typename K::Work* kept,
+                   const char* ahead) {
+    typedef typename K::Work W;
+    Piece<K> piece;
+    piece.top = double(largest_of<K>(x, n, piece.k));
+    piece.unit = Unit<K>(piece.top);
+    piece.base = piece.top == -INFINITY ? 0 : piece.top;
+    piece.whole = piece.top == -INFINITY ? 0 : piece.unit.exp_of(piece.top);
+    PieceWork<K, SPREAD, KEEP> work(Units<K>(piece.unit), W(piece.base), W(piece.whole));
+    add_others<K, SPREAD, KEEP>(work, x, n, piece.k, kept, ahead);
     piece.length = n;
     piece.rest = work.rest.total();
     piece.spread = SPREAD ? work.spread.total() : 0;
@@ -935,13 +1027,12 @@ RowSum<K> combine(const Piece<K>* pieces, int64_t count, int64_t classes) {
 
 // out = exp(x) factor + bias, from x or from exponentials kept; both in units.
 template <class K>
-void write_piece(const typename K::Storage* x, int64_t n, const Unit<K>& unit, double factor,
+void write_piece(const typename K::Storage* x, int64_t n, const Units<K> in, double factor,
                  double bias, typename K::Storage* out) {
     typedef typename K::Storage S;
     typedef typename K::Work W;
     typedef typename Vector<W>::type V;
     constexpr int GROUP = 4 * lanes<W>;
-    const Units<K> in(unit);
     const V f = all<W>(W(factor)), shift = all<W>(W(bias));
     S padded[GROUP];
     for (int64_t i = 0; i < n; i += GROUP) {
@@ -1103,7 +1194,7 @@ struct RowWork {
                     continue;
                 }
             }
-            write_piece<K>(x + from, n, unit, factor, bias, out + from);
+            write_piece<K>(x + from, n, Units<K>(unit), factor, bias, out + from);
         }
     }
     void mend() {  // the two entries that the sweep cannot give to the last digit
@@ -1131,9 +1222,256 @@ struct RowWork {
     }
 };
 
+// ---- Many rows together: what follows from their sums is computed for a vector of rows ----------
+
+const int64_t MOST_ROWS = 256;  // of a block
+
+// T gives the units of the exponentials and how far apart they may be; K what lies in memory.
+template <class K, class T>
+struct BlockWork {
+    typedef typename K::Storage S;
+    typedef typename K::Work W;
+    typedef typename Vector<W>::type V;
+    typedef typename Vector<W>::ints I;
+    typedef typename Vector<W>::integer Int;
+    static constexpr int L = lanes<W>;
+
+    const Problem& problem;
+    const int64_t classes;
+    W top[MOST_ROWS], center[MOST_ROWS], power[MOST_ROWS], factor[MOST_ROWS], bias[MOST_ROWS];
+    Int k[MOST_ROWS];
+    double rest[MOST_ROWS], spread[MOST_ROWS], tail[MOST_ROWS], log_sum[MOST_ROWS],
+        whole[MOST_ROWS], at_target[MOST_ROWS], exp_target[MOST_ROWS], mended_top[MOST_ROWS],
+        mended_target[MOST_ROWS];
+    int64_t target[MOST_ROWS];
+
+    explicit BlockWork(const Problem& p) : problem(p), classes(p.call.v) {}
+
+    void read_targets(int64_t row, int64_t rows) {
+        const Call& c = problem.call;
+        if (c.target_kind != INDICES) {
+            for (int64_t i = 0; i < rows; i++) target[i] = 0;
+            return;
+        }
+        const int64_t* from = static_cast<const int64_t*>(c.target) + row;
+        const int64_t ignored = c.ignore_index, most = classes;
+        for (int64_t i = 0; i < rows; i++) {
+            const int64_t t = from[i], found = (t >= 0) & (t < most) ? t : INVALID;
+            target[i] = t == ignored ? IGNORED : found;
+        }
+    }
+
+    // The losses and slopes of all rows, in loops without a branch: what `Problem` does for one.
+    void finish_all(int64_t rows, PartialSum& sum) {
+        const Call& c = problem.call;
+        const double of_nll = c.of_nll, of_smooth = c.of_smooth, count = double(classes);
+        const bool smooth = c.flags & SMOOTH;
+        double w[MOST_ROWS], losses[MOST_ROWS];
+        if (c.weight && c.target_kind == INDICES)
+            for (int64_t i = 0; i < rows; i++) w[i] = problem.row_weight(target[i]);
+        else
+            for (int64_t i = 0; i < rows; i++) w[i] = target[i] < 0 ? 0 : 1;
+        for (int64_t i = 0; i < rows; i++) {
+            const double all_of_it = log_sum[i] + (top[i] - at_target[i]);
+            const double mean = smooth ? log_sum[i] + spread[i] / count : 0;
+            const double nll = of_nll == 0 ? 0 : of_nll * times(w[i], all_of_it);
+            const double loss = nll + (of_smooth == 0 ? 0 : of_smooth * mean);
+            losses[i] = target[i] >= 0 ? loss : target[i] == IGNORED ? 0 : NAN;
+        }
+        Sum<double> total;
+        for (int64_t i = 0; i < rows; i += lanes<double>) total.add(load(losses + i));
+        sum.add(total.total());
+        if (!c.gradient) return;
+        const double scale_nll = of_nll == 0 ? 0 : of_nll * problem.scale;
+        const double of_class = of_smooth == 0 ? 0 : of_smooth * problem.scale / count;
+        for (int64_t i = 0; i < rows; i++) {
+            const bool kept = target[i] != IGNORED, bad = target[i] == INVALID;
+            const double at_t = bad ? NAN : scale_nll * w[i], total_of_class = of_class * count;
+            const double part = 1 / (1 + tail[i]), others = tail[i] * part;
+            const double share = part / whole[i];
+            const double uniform = others < 0.5 ? (count - 1) - count * others : count * part - 1;
+            const double own = target[i] == int64_t(k[i]) ? -others : part;
+            factor[i] = W(kept ? (at_t + total_of_class) * share : 0);
+            bias[i] = W(kept ? -of_class : 0);
+            mended_top[i] = at_t * own + of_class * uniform;
+            const double p = exp_target[i] * share;
+            mended_target[i] = at_t * (p - 1) + of_class * (count * p - 1);
+        }
+    }
+
+    void finish(int64_t row, int64_t rows, const S* x, int64_t stride, PartialSum& sum) {
+        const Call& c = problem.call;
+        // With one loss for all rows nothing is asked of a row but its share.
+        if (c.mode == LOSS && !c.losses && c.of_lse2 == 0) finish_all((rows + L - 1) / L * L, sum);
+        else
+            for (int64_t i = 0; i < rows; i++) finish_one(row, i, x + i * stride, sum);
+    }
+    void finish_one(int64_t row, int64_t i, const S* x, PartialSum& sum) {
+        const Call& c = problem.call;
+        Row r;
+        r.top = top[i];
+        r.k = k[i];
+        r.tail = tail[i];
+        r.log_sum = log_sum[i];
+        r.miss = r.top - at_target[i];
+        if (c.flags & SMOOTH) r.spread = r.log_sum + spread[i] / double(classes);
+        const int64_t t = target[i];
+        if (r.tail != r.tail && c.mode != GRADIENT)
+            for (int64_t j = 0; j < classes; j++)
+                if (double v = value(x[j * c.stride_v]); v != v) {
+                    r.k = j;
+                    r.top = v;
+                    break;
+                }
+        Slopes s;
+        sum.add(problem.finish(row + i, t, r, s));
+        if (!c.gradient) return;
+        const double share = 1 / (whole[i] * (1 + r.tail));
+        factor[i] = W(t == IGNORED ? 0 : s.of_p * share);
+        bias[i] = W(t == IGNORED ? 0 : -s.of_class);
+        mended_top[i] = r.tail == r.tail ? problem.at_top(r, t, s) : NAN;
+        mended_target[i] = problem.at_target(exp_target[i] * share, s);
+    }
+    Units<T> units(int64_t i) {
+        V m = load(top + i), size = m < 0 ? -m : m;
+        I far = (size > W(T::NEAR)) & (m > -W(INFINITY));
+        V c = far ? m : V{};
+        V p = ((m * W(M_LOG2E) - W(0.5)) + Bits<W>::MAGIC) - Bits<W>::MAGIC;
+        p = far | (m == -W(INFINITY)) ? V{} : p;
+        store(center + i, c);
+        store(power + i, p);
+        return Units<T>(c, p);
+    }
+    // What follows from the sums, in double.
+    void add_up(int64_t rows) {
+        for (int64_t i = 0; i < rows; i += lanes<double>) {
+            vd m, c, p;
+            for (int j = 0; j < lanes<double>; j++)
+                m[j] = top[i + j], c[j] = center[i + j], p[j] = power[i + j];
+            vd r = ((m - c) - p * Bits<double>::LN2_HIGH) - p * Bits<double>::LN2_LOW;
+            vd e = exp_of(r);
+            vd t = load(rest + i) / e + (m - m);
+            if (problem.call.mode == GRADIENT) t = load(tail + i);
+            store(whole + i, e);
+            store(tail + i, t);
+            store(log_sum + i, log1p_of(t));
+        }
+    }
+
+    // The exponentials of the targets' logits, each by a power of its own: they may lie far below.
+    void exp_targets(int64_t rows) {
+        for (int64_t i = 0; i < rows; i += lanes<double>) {
+            vd c, p;
+            for (int j = 0; j < lanes<double>; j++) c[j] = center[i + j], p[j] = power[i + j];
+            const vd x = load(at_target + i) - c;
+            vd shifted = x * M_LOG2E + Bits<double>::MAGIC;
+            const vd own = shifted - Bits<double>::MAGIC;
+            const vd r = (x - own * Bits<double>::LN2_HIGH) - own * Bits<double>::LN2_LOW;
+            const vd apart = own - p;
+            vd half = apart < -2000 ? vd{} - 2000 : apart;
+            half = (half * 0.5 + Bits<double>::MAGIC) - Bits<double>::MAGIC;
+            const vd other = (apart < -2000 ? vd{} - 2000 : apart) - half;
+            vd e = exp_reduced<12>(r) * power_of_two(half) * power_of_two(other);
+            e = x < -1e6 ? vd{} : e;  // -inf too
+            store(exp_target + i, e);
+        }
+    }
+    static vd power_of_two(vd n) {
+        typedef Vector<double>::ints I64;
+        return (vd)((I64)(n + (Bits<double>::MAGIC + Bits<double>::BIAS)) << 52);
+    }
+};
+
+// ---- Short rows, many together ------------------------------------------------------------------
+
+const int64_t LINES = 16;  // rows of a block
+
+template <class K>
+struct LineWork : BlockWork<K, K> {
+    typedef BlockWork<K, K> Block;
+    using typename Block::S;
+    using typename Block::V;
+    using typename Block::W;
+    using Block::L;
+    using Block::at_target, Block::bias, Block::center, Block::classes, Block::factor, Block::k,
+        Block::mended_target, Block::mended_top, Block::power, Block::problem, Block::rest,
+        Block::spread, Block::tail, Block::target, Block::top;
+    static constexpr bool SAME = sizeof(S) == sizeof(W);  // exponentials can be kept in the gradient
+
+    explicit LineWork(const Problem& p) : Block(p) {}
+
+    void run(int64_t row, int64_t rows, PartialSum& sum) {
+        const Call& c = problem.call;
+        const int64_t n = row / c.d, d = row % c.d;
+        const S* x = static_cast<const S*>(c.logits) + n * c.stride_n + d * c.stride_d;
+        const int64_t stride = c.d == 1 ? c.stride_n : c.stride_d;
+        const int64_t padded = (rows + L - 1) / L * L;
+        S* out = c.gradient ? static_cast<S*>(c.gradient) + n * c.gradient_n + d * c.gradient_d
+                            : nullptr;
+        const int64_t out_stride = c.d == 1 ? c.gradient_n : c.gradient_d;
+        Block::read_targets(row, rows);
+        for (int64_t i = rows; i < padded; i++) target[i] = IGNORED;
+        const bool keep = SAME && out && c.mode == LOSS;
+        for (int64_t i = 0; i < padded; i++) {
+            top[i] = center[i] = power[i] = 0, k[i] = 0;
+            rest[i] = spread[i] = tail[i] = at_target[i] = 0;
+            if (target[i] == IGNORED) continue;
+            const S* line = x + i * stride;
+            int64_t at = c.mode == GRADIENT ? c.k[row + i] : 0;
+            top[i] = c.mode == GRADIENT ? W(value(line[at])) : largest_of<K>(line, classes, at);
+            k[i] = typename Block::Int(at);
+            const Unit<K> unit{double(top[i])};
+            center[i] = W(unit.center), power[i] = W(unit.power);
+            if (target[i] >= 0 && c.target_kind == INDICES) at_target[i] = value(line[target[i]]);
+            if (c.mode == GRADIENT) tail[i] = c.tail[row + i];
+            else add(i, line, keep ? out + i * out_stride : nullptr, stride);
+        }
+        Block::add_up(padded);
+        if (out) Block::exp_targets(padded);
+        Block::finish(row, rows, x, stride, sum);
+        if (!out) return;
+        for (int64_t i = 0; i < rows; i++) write(i, x + i * stride, out + i * out_stride, keep);
+    }
+
+    Units<K> units_of(int64_t i) const { return Units<K>(all<W>(center[i]), all<W>(power[i])); }
+
+    void add(int64_t i, const S* x, S* out, int64_t stride) {
+        const char* ahead = reinterpret_cast<const char*>(x + stride);
+        if (problem.call.flags & SMOOTH) {
+            if (out) add_line<true, SAME>(i, x, out, ahead);
+            else add_line<true, false>(i, x, out, ahead);
+        } else {
+            if (out) add_line<false, SAME>(i, x, out, ahead);
+            else add_line<false, false>(i, x, out, ahead);
+        }
+    }
+    template <bool SPREAD, bool KEEP>
+    void add_line(int64_t i, const S* x, S* out, const char* ahead) {
+        const W base = top[i] == -INFINITY ? 0 : top[i];
+        PieceWork<K, SPREAD, KEEP> work(units_of(i), base, W(1));
+        add_others<K, SPREAD, KEEP>(work, x, classes, k[i], reinterpret_cast<W*>(out), ahead);
+        rest[i] = work.rest.total();
+        if constexpr (SPREAD) spread[i] = work.spread.total();
+    }
+
+    void write(int64_t i, const S* x, S* out, bool kept) {
+        if (target[i] == IGNORED) return fill(out, classes, 1, 0);
+        bool done = false;
+        if constexpr (SAME)
+            if (kept) {
+                W* exps = reinterpret_cast<W*>(out);
+                scale_piece<W>(exps, classes, factor[i], bias[i], exps, false);
+                done = true;
+            }
+        if (!done) write_piece<K>(x, classes, units_of(i), factor[i], bias[i], out);
+        assign(out[k[i]], tail[i] == tail[i] ? mended_top[i] : NAN);
+        if (target[i] >= 0 && target[i] != k[i] && problem.call.target_kind == INDICES)
+            assign(out[target[i]], mended_target[i]);
+    }
+};
+
 // ---- Few classes, or classes that do not lie side by side: a tile of classes by rows ------------
 
-const int64_t MOST_ROWS = 256;  // of a tile
 const int64_t TILE_BYTES = 65536;
 
 template <class W>
@@ -1144,27 +1482,24 @@ int64_t tile_rows(int64_t classes) {
 
 // Every lane is a row: no sum across lanes. K gives the types in memory and in the tile.
 template <class K>
-struct TileWork {
-    typedef typename K::Storage S;
-    typedef typename K::Work W;
-    typedef Tile<W> T;
-    typedef typename Vector<W>::type V;
-    typedef typename Vector<W>::ints I;
-    typedef typename Vector<W>::integer Int;
-    static constexpr int L = lanes<W>;
+struct TileWork : BlockWork<K, Tile<typename K::Work>> {
+    typedef Tile<typename K::Work> T;
+    typedef BlockWork<K, T> Block;
+    using typename Block::I;
+    using typename Block::Int;
+    using typename Block::S;
+    using typename Block::V;
+    using typename Block::W;
+    using Block::L;
+    using Block::at_target, Block::bias, Block::classes, Block::exp_target, Block::factor, Block::k,
+        Block::mended_target, Block::mended_top, Block::problem, Block::rest, Block::spread,
+        Block::tail, Block::target, Block::top;
 
-    const Problem& problem;
-    const int64_t classes, width;  // the tile: classes x width
+    const int64_t width;  // the tile: classes x width
     W* tile;
-    W top[MOST_ROWS], center[MOST_ROWS], power[MOST_ROWS], factor[MOST_ROWS], bias[MOST_ROWS];
-    Int k[MOST_ROWS];
-    double rest[MOST_ROWS], spread[MOST_ROWS], tail[MOST_ROWS], log_sum[MOST_ROWS],
-        whole[MOST_ROWS], at_target[MOST_ROWS], exp_target[MOST_ROWS], mended_top[MOST_ROWS],
-        mended_target[MOST_ROWS];
-    int64_t target[MOST_ROWS];
 
     TileWork(const Problem& p, W* memory)
-        : problem(p), classes(p.call.v), width(tile_rows<W>(p.call.v)), tile(memory) {}
+        : Block(p), width(tile_rows<W>(p.call.v)), tile(memory) {}
 
     void gather(const S* x, int64_t rows, int64_t stride, int64_t class_stride) {
         if (stride == 1) {
@@ -1241,20 +1576,10 @@ struct TileWork {
         store(top + i, best);
         memcpy(k + i, &best_k, sizeof best_k);
     }
-    Units<T> units(int64_t i) {
-        V m = load(top + i), size = m < 0 ? -m : m;
-        I far = (size > W(T::NEAR)) & (m > -W(INFINITY));
-        V c = far ? m : V{};
-        V p = ((m * W(M_LOG2E) - W(0.5)) + Bits<W>::MAGIC) - Bits<W>::MAGIC;
-        p = far | (m == -W(INFINITY)) ? V{} : p;
-        store(center + i, c);
-        store(power + i, p);
-        return Units<T>(c, p);
-    }
     // Replaces logits by exponentials; adds up those of all but the largest.
     template <bool SPREAD>
     void add(int64_t i) {
-        const Units<T> in = units(i);
+        const Units<T> in = Block::units(i);
         I largest;
         memcpy(&largest, k + i, sizeof largest);
         const V base = load(top + i);
@@ -1290,22 +1615,6 @@ struct TileWork {
         store(to, s.lost == s.lost ? s.sum + s.lost : s.sum);
     }
 
-    // What follows from the sums, in double.
-    void add_up(int64_t rows) {
-        for (int64_t i = 0; i < rows; i += lanes<double>) {
-            vd m, c, p;
-            for (int j = 0; j < lanes<double>; j++)
-                m[j] = top[i + j], c[j] = center[i + j], p[j] = power[i + j];
-            vd r = ((m - c) - p * Bits<double>::LN2_HIGH) - p * Bits<double>::LN2_LOW;
-            vd e = exp_of(r);
-            vd t = load(rest + i) / e + (m - m);
-            if (problem.call.mode == GRADIENT) t = load(tail + i);
-            store(whole + i, e);
-            store(tail + i, t);
-            store(log_sum + i, log1p_of(t));
-        }
-    }
-
     void run(int64_t row, int64_t rows, PartialSum& sum) {
         const Call& c = problem.call;
         const int64_t n = row / c.d, d = row % c.d;
@@ -1313,7 +1622,7 @@ struct TileWork {
         const int64_t stride = c.d == 1 ? c.stride_n : c.stride_d;
         const int64_t padded = (rows + L - 1) / L * L;
         const bool indexed = c.target_kind == INDICES;
-        read_targets(row, rows);
+        Block::read_targets(row, rows);
         for (int64_t i = rows; i < padded; i++) target[i] = IGNORED;
         gather(x, rows, stride, c.stride_v);
         for (int64_t i = 0; i < padded; i += L) find_top(i);
@@ -1329,14 +1638,11 @@ struct TileWork {
             if (c.flags & SMOOTH) add<true>(i);
             else add<false>(i);
         }
-        add_up(padded);
+        Block::add_up(padded);
         if (c.gradient)
             for (int64_t i = 0; i < padded; i++)
                 exp_target[i] = indexed ? tile[(target[i] < 0 ? 0 : target[i]) * width + i] : 0;
-        // With one loss for all rows nothing is asked of a row but its share.
-        if (c.mode == LOSS && !c.losses && c.of_lse2 == 0) finish_all(padded, sum);
-        else
-            for (int64_t i = 0; i < rows; i++) finish(row, i, x + i * stride, sum);
+        Block::finish(row, rows, x, stride, sum);
         if (!c.gradient) return;
         for (int64_t i = rows; i < padded; i++) factor[i] = bias[i] = 0;
         scale(padded);
@@ -1350,84 +1656,6 @@ struct TileWork {
         scatter(out, rows, c.d == 1 ? c.gradient_n : c.gradient_d, c.gradient_v);
     }
 
-    void read_targets(int64_t row, int64_t rows) {
-        const Call& c = problem.call;
-        if (c.target_kind != INDICES) {
-            for (int64_t i = 0; i < rows; i++) target[i] = 0;
-            return;
-        }
-        const int64_t* from = static_cast<const int64_t*>(c.target) + row;
-        const int64_t ignored = c.ignore_index, most = classes;
-        for (int64_t i = 0; i < rows; i++) {
-            const int64_t t = from[i], found = (t >= 0) & (t < most) ? t : INVALID;
-            target[i] = t == ignored ? IGNORED : found;
-        }
-    }
-
-    // The losses and slopes of all rows, in loops without a branch: what `Problem` does for one.
-    void finish_all(int64_t rows, PartialSum& sum) {
-        const Call& c = problem.call;
-        const double of_nll = c.of_nll, of_smooth = c.of_smooth, count = double(classes);
-        const bool smooth = c.flags & SMOOTH;
-        double w[MOST_ROWS], losses[MOST_ROWS];
-        if (c.weight && c.target_kind == INDICES)
-            for (int64_t i = 0; i < rows; i++) w[i] = problem.row_weight(target[i]);
-        else
-            for (int64_t i = 0; i < rows; i++) w[i] = target[i] < 0 ? 0 : 1;
-        for (int64_t i = 0; i < rows; i++) {
-            const double all_of_it = log_sum[i] + (top[i] - at_target[i]);
-            const double mean = smooth ? log_sum[i] + spread[i] / count : 0;
-            const double nll = of_nll == 0 ? 0 : of_nll * times(w[i], all_of_it);
-            const double loss = nll + (of_smooth == 0 ? 0 : of_smooth * mean);
-            losses[i] = target[i] >= 0 ? loss : target[i] == IGNORED ? 0 : NAN;
-        }
-        Sum<double> total;
-        for (int64_t i = 0; i < rows; i += lanes<double>) total.add(load(losses + i));
-        sum.add(total.total());
-        if (!c.gradient) return;
-        const double scale_nll = of_nll == 0 ? 0 : of_nll * problem.scale;
-        const double of_class = of_smooth == 0 ? 0 : of_smooth * problem.scale / count;
-        for (int64_t i = 0; i < rows; i++) {
-            const bool kept = target[i] != IGNORED, bad = target[i] == INVALID;
-            const double at_t = bad ? NAN : scale_nll * w[i], total_of_class = of_class * count;
-            const double part = 1 / (1 + tail[i]), others = tail[i] * part;
-            const double share = part / whole[i];
-            const double uniform = others < 0.5 ? (count - 1) - count * others : count * part - 1;
-            const double own = target[i] == int64_t(k[i]) ? -others : part;
-            factor[i] = W(kept ? (at_t + total_of_class) * share : 0);
-            bias[i] = W(kept ? -of_class : 0);
-            mended_top[i] = at_t * own + of_class * uniform;
-            const double p = exp_target[i] * share;
-            mended_target[i] = at_t * (p - 1) + of_class * (count * p - 1);
-        }
-    }
-
-    void finish(int64_t row, int64_t i, const S* x, PartialSum& sum) {
-        const Call& c = problem.call;
-        Row r;
-        r.top = top[i];
-        r.k = k[i];
-        r.tail = tail[i];
-        r.log_sum = log_sum[i];
-        r.miss = r.top - at_target[i];
-        if (c.flags & SMOOTH) r.spread = r.log_sum + spread[i] / double(classes);
-        const int64_t t = target[i];
-        if (r.tail != r.tail && c.mode != GRADIENT)
-            for (int64_t j = 0; j < classes; j++)
-                if (double v = value(x[j * c.stride_v]); v != v) {
-                    r.k = j;
-                    r.top = v;
-                    break;
-                }
-        Slopes s;
-        sum.add(problem.finish(row + i, t, r, s));
-        if (!c.gradient) return;
-        const double share = 1 / (whole[i] * (1 + r.tail));
-        factor[i] = W(t == IGNORED ? 0 : s.of_p * share);
-        bias[i] = W(t == IGNORED ? 0 : -s.of_class);
-        mended_top[i] = r.tail == r.tail ? problem.at_top(r, t, s) : NAN;
-        mended_target[i] = problem.at_target(exp_target[i] * share, s);
-    }
     void scale(int64_t rows) {
         for (int64_t i = 0; i < rows; i += L) {
             const V f = load(factor + i), b = load(bias + i);
@@ -1805,14 +2033,31 @@ void row_range(int64_t begin, int64_t end, void* given) {
 }
 
 template <class K>
+void line_range(int64_t begin, int64_t end, void* given) {
+    Job& job = *static_cast<Job*>(given);
+    Flush flush;
+    LineWork<K> work(job.problem);
+    const int64_t d = job.problem.call.d;
+    for (int64_t b = begin; b < end; b++) {
+        int64_t row = b * job.rows_per_sum, stop = row + job.rows_per_sum;
+        if (stop > job.rows) stop = job.rows;
+        while (row < stop) {
+            int64_t rows = stop - row < LINES ? stop - row : LINES;
+            if (d > 1 && d - row % d < rows) rows = d - row % d;
+            work.run(row, rows, job.sums[b]);
+            row += rows;
+        }
+    }
+}
+
+template <class K>
 void tile_range(int64_t begin, int64_t end, void* given) {
     Job& job = *static_cast<Job*>(given);
     const Call& c = job.problem.call;
     typedef typename K::Work W;
     const int64_t width = tile_rows<W>(c.v);
     Memory<W> tile(c.v * width);
-    Memory<TileWork<K>> place(1);
-    if (!tile.start || !place.start) {
+    if (!tile.start) {
         job.failed = true;
         return;
     }
@@ -1900,6 +2145,8 @@ void all_rows(Job& job) {
     const bool side_by_side = c.stride_v == 1 && (!c.gradient || c.gradient_v == 1);
     if (!side_by_side || c.v <= FEW_CLASSES) return share_out(job, tile_range<K>, TILE_COST);
     if (c.parallel && job.rows < 4 && c.v >= ALONE) return shared_rows<K>(job);
+    const bool streams = c.flags & STREAM && c.gradient && RowWork<K>::SAME;
+    if (c.v <= PIECE<K> / 4 * 3 && !streams) return share_out(job, line_range<K>, 1);
     share_out(job, row_range<K>, 1);
 }
 
