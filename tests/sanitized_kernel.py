@@ -16,9 +16,7 @@ import numpy as np
 
 import xent
 from xent import Plan
-from xent.backends import fast
-from xent.kernels import cpu, library
-from xent.kernels import loss as kernel
+from xent.kernels import library
 
 SKIPPED = 77
 CASES = 60
@@ -108,13 +106,6 @@ def every_path(
     return count
 
 
-def streamed() -> None:
-    """Make every loss ask for stores past the caches, which no plan does."""
-    before = kernel.flags
-    kernel.flags = lambda plan: before(plan) | cpu.STREAM
-    fast._prepared.cache_clear()
-
-
 def use_numpy(numbers: Any, target: Any, dtype: Any, chosen: dict[str, Any]) -> None:
     """A loss of NumPy arrays, its gradient twice where it may be, and statistics."""
     logits = numbers.astype(dtype)
@@ -183,9 +174,7 @@ def main(name: str, seed: str) -> int:
         return 1
     rng = np.random.default_rng(int(seed))
     run = {"numpy": with_numpy, "torch": with_torch}[name]
-    count = paths(name, rng, list(MODES))
-    streamed()
-    count += paths(name, rng, ["plain"]) + CASES
+    count = paths(name, rng, list(MODES)) + CASES
     for _ in range(CASES):
         run(rng)
     function = f"xent_rows_{loaded.instructions}"

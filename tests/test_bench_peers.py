@@ -85,13 +85,6 @@ def test_the_floors_move_the_logits(seed: int) -> None:
         assert torch.equal(floor.once()[0], logits)
 
 
-@dataclasses.dataclass(frozen=True)
-class FuturePlan:
-    """A Plan that can write the gradient over the logits."""
-
-    inplace: bool = False
-
-
 def test_in_place_is_measured_where_there_is_one(seed: int, monkeypatch) -> None:
     given = []
 
@@ -99,27 +92,17 @@ def test_in_place_is_measured_where_there_is_one(seed: int, monkeypatch) -> None
         given.append((logits, plan))
         return F.cross_entropy(logits, target)
 
-    monkeypatch.setattr(xent, "Plan", FuturePlan)
     monkeypatch.setattr(xent, "cross_entropy", cross_entropy)
     logits, target = drawn("6x11-float32", seed)
     work = peers.xent_torch(logits, target)[cases.IN_PLACE]
-    assert peers.has_in_place()
     for _ in range(2):
         work.once()
     (one, plan), (other, _) = given
-    assert plan == FuturePlan(inplace=True)
+    assert plan == xent.Plan(inplace=True)
     assert not one.is_leaf
     assert one.requires_grad
     assert len({one.data_ptr(), other.data_ptr(), logits.data_ptr()}) == 3
     assert list(peers.work_of(peers.OURS_IN_PLACE, logits, target)) == [cases.IN_PLACE]
-
-
-def test_in_place_is_left_out_where_there_is_none(seed: int, monkeypatch) -> None:
-    monkeypatch.setattr(xent, "Plan", dataclasses.make_dataclass("Plan", []))
-    assert not peers.has_in_place()
-    logits, target = drawn("6x11-float32", seed)
-    assert peers.work_of(peers.OURS_IN_PLACE, logits, target) == {}
-    assert set(peers.work_of("xent", logits, target)) == {cases.FORWARD, cases.BOTH}
 
 
 def test_a_peer_that_lacks_a_module_tells_it() -> None:

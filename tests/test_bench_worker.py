@@ -13,7 +13,7 @@ import torch
 
 import xent
 from xent.bench import peers, timing, worker
-from xent.bench.cases import BOTH, FORWARD, IN_PLACE, QUANTITIES, named
+from xent.bench.cases import BOTH, FORWARD, QUANTITIES, named
 from xent.bench.records import OURS, made
 
 TOYS = ("8x10-float32", "6x11-bfloat16", "2x5x4x3-float32", "5x7-float64")
@@ -56,10 +56,10 @@ def test_a_toy_run_of_every_peer(peer: str, case: str, seed: int) -> None:
     assert all(check.passed for check in found["checks"])
     theirs = peers.work_of(peer, *peers.drawn(toy, seed))
     ours = peers.work_of(peers.PEERS[peer].ours, *peers.drawn(toy, seed))
-    expected = [q for q in QUANTITIES if q in ours and (BOTH if q == IN_PLACE else q) in theirs]
+    expected = [q for q in QUANTITIES if q in ours and (q if q == FORWARD else BOTH) in theirs]
     assert [m.quantity for m in found["measurements"]] == expected
     for m in found["measurements"]:
-        floors = {FORWARD: {"sum"}, BOTH: {"copy", "clone"}, IN_PLACE: {"copy"}}[m.quantity]
+        floors = {FORWARD: {"sum"}, BOTH: {"copy", "clone"}}.get(m.quantity, {"copy"})
         assert (m.case, m.peer, m.threads, m.rounds) == (case, peer, 1, 2)
         assert set(m.floors) == floors
         assert set(m.seconds) == set(m.calls) == set(m.cpu_seconds) == {OURS, peer, *floors}

@@ -70,11 +70,15 @@ class Plan:
             None lets the library choose.
         inplace: lets the gradient be written over the logits. Where that is done, they must not be
             used again, and a use of them raises.
+        reuse: lets the memory of a gradient be kept, for the next of its size once nothing holds
+            the first any more: to get memory for a large one takes longer than to compute it.
         accurate: asks for the 0.51 ULP of float32 results. The reference always gives them.
         gradient: "forward" asks for the gradient to be computed with the loss, in one pass, and
             kept until backward; "recompute" for nothing to be kept of the size of the logits; None
             is "forward" where the loss is one number.
         chunk_bytes: the most memory that a block of temporary rows takes, at least one row.
+        chunk_over: "rows" or "classes", what the logits of a linear head are cut along; None lets
+            the shapes decide (`xent.ops.tiles.tile`).
         check_targets: whether class indices are checked; None checks them on a CPU only, because
             the check waits for the device. An unchecked index out of range gives a NaN loss.
 
@@ -84,9 +88,11 @@ class Plan:
 
     kernel: str | None = None
     inplace: bool = False
+    reuse: bool = False
     accurate: bool = False
     gradient: str | None = None
     chunk_bytes: int | None = None
+    chunk_over: str | None = None
     check_targets: bool | None = None
 
     function = "Plan"  # for error texts; not a field
@@ -96,7 +102,9 @@ class Plan:
         _require(self, "kernel", self.kernel in (None, "native", "reference"), known)
         known = "'forward', 'recompute' or None"
         _require(self, "gradient", self.gradient in (None, "forward", "recompute"), known)
-        for name in ("inplace", "accurate"):
+        known = "'rows', 'classes' or None"
+        _require(self, "chunk_over", self.chunk_over in (None, "rows", "classes"), known)
+        for name in ("inplace", "reuse", "accurate"):
             told = isinstance(getattr(self, name), bool)
             _require(self, name, told, "True or False", TypeError)
         if self.chunk_bytes is not None:

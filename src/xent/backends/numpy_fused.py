@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 
 from xent.inputs import class_rows, dtype_name, upstream_rows, written_over
-from xent.kernels import cpu
+from xent.kernels import cpu, memory
 from xent.kernels import loss as kernel
 from xent.spec import Plan
 
@@ -38,7 +38,7 @@ def loss_and_vjp(
     form = _form(logits, target, weight, prepared, plan)
     if form is None:
         return None
-    weights, kept = _weights(logits, weight), [logits if in_place else cpu.fresh(logits)]
+    weights, kept = _weights(logits, weight), [logits if in_place else memory.fresh(logits, plan)]
     value = _result(form, logits, target, weights, kept[0])
     if value is None:
         return None
@@ -51,7 +51,7 @@ def loss_and_vjp(
         if gradient is not None and factor == 1:
             return gradient
         if not in_place:
-            gradient = cpu.fresh(logits) if gradient is None else gradient
+            gradient = memory.fresh(logits, plan) if gradient is None else gradient
             _result(form, logits, target, weights, gradient, factor)
             return gradient
         if gradient is None:

@@ -3,8 +3,9 @@
 `_Apply` is an op as an autograd.Function: reverse mode and forward mode by the op's own vjp and
 jvp, vmap by folding the mapped axis into the rows. Where a derivative may itself be differentiated
 (create_graph, torch.func, forward over reverse), vjp and jvp run as ordinary tensor operations on
-statistics computed anew, so that torch differentiates them, to any order. torch.compile and
-torch.export trace `_Traced`, the same without jvp, which dynamo refuses: forward mode raises there.
+statistics computed anew, so that torch differentiates them, to any order. torch.compile is given
+the operators of `torch_registered`, and where they do not serve `_Traced`, the same without jvp,
+which dynamo refuses: forward mode raises there.
 """
 
 from __future__ import annotations
@@ -28,16 +29,26 @@ from xent.spec import Plan, Spec
 def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
     """The outputs of an op, differentiable, and its residuals."""
     if torch.compiler.is_compiling():
+        from xent.backends import torch_registered as registered
+
         # One block: the compiler fuses the operations and needs no loop unrolled before it.
         blocks = Blocks(None)
-        wanted = torch.is_grad_enabled() and any(_needs_gradient(a) for a in arrays)
-        if _in_transform() or not wanted:
+        if _in_transform():
+            return op.forward(xp, arrays, blocks)
+        if registered.serves(op, arrays):
+            return registered.apply(op, arrays, plan)
+        if not torch.is_grad_enabled() or not any(_needs_gradient(a) for a in arrays):
             return op.forward(xp, arrays, blocks)
         outputs = _Traced.apply(op, blocks, plan, *arrays)
     else:
-        size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
-        outputs = _Apply.apply(op, Blocks(size), plan, *arrays)
+        outputs = applied(op, arrays, plan)
     return Result(outputs[: op.outputs], outputs[op.outputs :])
+
+
+def applied(op: Op, arrays: tuple, plan: Plan | None) -> tuple:
+    """The outputs of an op and its residuals where nothing is compiled."""
+    size = BLOCK_BYTES if plan is None or plan.chunk_bytes is None else plan.chunk_bytes
+    return _Apply.apply(op, Blocks(size), plan, *arrays)
 
 
 def quiet() -> AbstractContextManager:
@@ -170,10 +181,12 @@ class _Apply(_Traced):
 
 def _in_transform() -> bool:
     """Whether derivatives are taken of what is compiled within what is compiled, or exported."""
-    # There torch (2.13) loses the derivative of a Function's derivative without a word.
+    # There torch (2.13) loses the derivative of a Function's derivative without a word. What is
+    # exported, moreover, is to run without xent.
     within = getattr(torch._dynamo.config, "trace_autograd_ops", False)
     level = _functorch.maybe_current_level()
-    return within or level is not None or torch.compiler.is_exporting()
+    forward = forward_ad._current_level >= 0
+    return within or forward or level is not None or torch.compiler.is_exporting()
 
 
 # What torch.compiler.assume_constant_result does, which would import the compiler: two seconds.

@@ -22,7 +22,7 @@ from torch.autograd import forward_ad
 from xent import backends
 from xent.backends.torch import differentiated
 from xent.inputs import class_rows, leaf_in_place, written_over
-from xent.kernels import cpu, library
+from xent.kernels import cpu, library, memory
 from xent.kernels import loss as kernel
 from xent.ops import cross_entropy
 from xent.spec import Plan, Spec
@@ -87,7 +87,7 @@ def _with_gradient(
             return None
         gradient = logits.detach()
     else:
-        gradient = _fresh(logits, form)
+        gradient = _fresh(logits, form, plan)
     result = torch.empty((), dtype=form.dtype, device="cpu")
     upstream = prepared.upstream
     given = _given(logits, target, weights, gradient.data_ptr(), result, upstream)
@@ -111,8 +111,9 @@ def _given(
     return pack(logits.data_ptr(), target.data_ptr(), weight, gradient, result.data_ptr(), upstream)
 
 
-def _fresh(logits: Tensor, form: kernel.Form) -> Tensor:
-    return torch.empty_like(logits) if form.size < cpu.HUGE else cpu.fresh(logits)
+def _fresh(logits: Tensor, form: kernel.Form, plan: Plan | None) -> Tensor:
+    small = form.size < memory.HUGE and (plan is None or not plan.reuse)
+    return torch.empty_like(logits) if small else memory.fresh(logits, plan)
 
 
 def _seen() -> bool:
@@ -199,7 +200,7 @@ def _anew(
         scalar = torch.tensor(upstream, dtype=torch.float64, device=logits.device)
         return _tracked(arrays, prepared.spec, scalar)
     prepared.upstream = upstream
-    gradient = _fresh(logits, form) if gradient is None else gradient
+    gradient = _fresh(logits, form, plan) if gradient is None else gradient
     weights = None if weight is None else _weights(logits, weight)
     result = torch.empty((), dtype=torch.float64, device="cpu")
     run(_given(logits, target, weights, gradient.data_ptr(), result, upstream), form.record)

@@ -10,8 +10,9 @@ AXIS = 1  # the class axis of every case
 SIZES = {"float16": 2, "bfloat16": 2, "float32": 4, "float64": 8}  # bytes of a number
 SMALL = 2**20  # bytes of logits: what --quick measures
 
-FORWARD, BOTH, IN_PLACE = "forward", "forward and backward", "in place"
-QUANTITIES = (FORWARD, BOTH, IN_PLACE)
+FORWARD, BOTH = "forward", "forward and backward"
+REUSED, IN_PLACE = "into memory of the last gradient", "in place"
+QUANTITIES = (FORWARD, BOTH, REUSED, IN_PLACE)
 
 
 @dataclass(frozen=True)

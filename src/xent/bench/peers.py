@@ -7,7 +7,7 @@ the work of each quantity. torch, SciPy and JAX are imported when their work is 
 from __future__ import annotations
 
 from collections.abc import Callable
-from dataclasses import dataclass, fields
+from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
 from typing import Any, NamedTuple
@@ -15,7 +15,7 @@ from typing import Any, NamedTuple
 import numpy as np
 
 import xent
-from xent.bench.cases import AXIS, BOTH, FORWARD, IN_PLACE, SIZES, Case
+from xent.bench.cases import AXIS, BOTH, FORWARD, IN_PLACE, REUSED, SIZES, Case
 from xent.bench.records import OURS
 
 Array = Any
@@ -94,27 +94,26 @@ def of_torch(logits: Array, target: Array, loss: Callable[[Array, Array], Array]
     return {FORWARD: Work(lambda: (loss(logits, target), None)), BOTH: Work(both)}
 
 
-def has_in_place() -> bool:
-    """Whether this xent can write the gradient over the logits."""
-    return "inplace" in (field.name for field in fields(xent.Plan))
-
-
 def xent_torch(logits: Array, target: Array) -> dict[str, Work]:
     """xent on torch tensors."""
     import torch
 
-    work = of_torch(logits, target, xent.cross_entropy)
-    if not has_in_place():
-        return work
-    options: dict[str, Any] = {"inplace": True}
-    plan, leaf = xent.Plan(**options), logits.detach().requires_grad_()
+    leaf = logits.detach().requires_grad_()
+    reuse, inplace = xent.Plan(reuse=True), xent.Plan(inplace=True)
+
+    def reused() -> tuple[Array, Array]:
+        value = xent.cross_entropy(leaf, target, plan=reuse)
+        return value, torch.autograd.grad(value, leaf)[0]
 
     def in_place(x: Array) -> tuple[Array, Array]:
-        value = xent.cross_entropy(x, target, plan=plan)
+        value = xent.cross_entropy(x, target, plan=inplace)
         return value, torch.autograd.grad(value, leaf)[0]
 
     # As in a model, the logits are no leaf: they have been computed, and may be written over.
-    return work | {IN_PLACE: Work(in_place, leaf.clone)}
+    return of_torch(logits, target, xent.cross_entropy) | {
+        REUSED: Work(reused),
+        IN_PLACE: Work(in_place, leaf.clone),
+    }
 
 
 def xent_numpy(logits: Array, target: Array) -> dict[str, Work]:
@@ -230,6 +229,5 @@ PEERS = {
 def work_of(subject: str, logits: Array, target: Array) -> dict[str, Work]:
     """The work of a peer or of xent, by its name in a Report."""
     if subject == OURS_IN_PLACE:
-        work = xent_torch(logits, target)
-        return {IN_PLACE: work[IN_PLACE]} if IN_PLACE in work else {}
+        return {IN_PLACE: xent_torch(logits, target)[IN_PLACE]}
     return (OWN[subject] if subject in OWN else PEERS[subject].work)(logits, target)

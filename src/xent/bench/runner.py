@@ -14,7 +14,7 @@ from datetime import UTC, datetime
 
 from xent.bench import machine
 from xent.bench.cases import Case
-from xent.bench.peers import OURS_IN_PLACE, PEERS, has_in_place
+from xent.bench.peers import OURS_IN_PLACE, PEERS
 from xent.bench.records import OURS, Omission, Report
 from xent.bench.worker import Job, Line, failure
 
@@ -89,7 +89,7 @@ def jobs(
         if case.bytes < MEMORY_BYTES or not able:
             continue
         own = dict.fromkeys(PEERS[name].ours for name in able)
-        in_place = [OURS_IN_PLACE] if OURS in own and has_in_place() else []
+        in_place = [OURS_IN_PLACE] if OURS in own else []
         for name in (*own, *in_place, *able):
             yield Job("memory", name, case.name, threads[0], seconds, seed)
 

@@ -60,7 +60,7 @@ def timed(job: Job, case: Case) -> Iterator[Line]:
     theirs = work_of(job.subject, logits, target)
     ours = work_of(PEERS[job.subject].ours, logits, target)
     for quantity in QUANTITIES:
-        beside = BOTH if quantity == IN_PLACE else quantity
+        beside = quantity if quantity == FORWARD else BOTH
         if quantity not in ours or beside not in theirs:
             continue
         pair = {OURS: ours[quantity], job.subject: theirs[beside]}

@@ -57,7 +57,7 @@ enum Dtype : int64_t { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
 enum Mode : int64_t { STATISTICS, GRADIENT, LOSS };
 enum TargetKind : int64_t { NO_TARGET, INDICES, PROBABILITIES };
 enum Denominator : int64_t { NOTHING, GIVEN, ROW_WEIGHT };
-enum Flag : int64_t { SMOOTH = 1, ENTROPY = 2, ACCURATE = 4, CHECK = 8, STREAM = 16 };
+enum Flag : int64_t { SMOOTH = 1, ENTROPY = 2, ACCURATE = 4, CHECK = 8 };
 
 const int64_t IGNORED = -1, INVALID = -2;  // what a target index out of use is read as
 
@@ -1054,31 +1054,14 @@ void write_piece(const typename K::Storage* x, int64_t n, const Units<K> in, dou
     }
 }
 
-// Past the caches, where the line written lies in memory and not in a cache.
 template <class W>
-XENT_INLINE void stream(W* p, typename Vector<W>::type v) {
-#if XENT_V4
-    _mm512_stream_si512(reinterpret_cast<__m512i*>(p), (__m512i)v);
-#elif XENT_V3
-    _mm256_stream_si256(reinterpret_cast<__m256i*>(p), (__m256i)v);
-#else
-    store(p, v);
-#endif
-}
-
-template <class W>
-void scale_piece(const W* kept, int64_t n, double factor, double bias, W* out, bool streamed) {
+void scale_piece(W* exps, int64_t n, double factor, double bias) {
     typedef typename Vector<W>::type V;
     const W f = W(factor), shift = W(bias);
     const V fs = all<W>(f), shifts = all<W>(shift);
     int64_t i = 0;
-    if (streamed) {
-        for (; i < n && (reinterpret_cast<uintptr_t>(out + i) % XENT_BYTES); i++)
-            out[i] = kept[i] * f + shift;
-        for (; i + lanes<W> <= n; i += lanes<W>) stream(out + i, load(kept + i) * fs + shifts);
-    }
-    for (; i + lanes<W> <= n; i += lanes<W>) store(out + i, load(kept + i) * fs + shifts);
-    for (; i < n; i++) out[i] = kept[i] * f + shift;
+    for (; i + lanes<W> <= n; i += lanes<W>) store(exps + i, load(exps + i) * fs + shifts);
+    for (; i < n; i++) exps[i] = exps[i] * f + shift;
 }
 
 template <class S>
@@ -1100,7 +1083,6 @@ struct RowWork {
 
     const Problem& problem;
     Piece<K>* pieces;
-    W* scratch;  // a row of exponentials, or null: they are kept in the gradient itself
     int64_t row, t, count;
     const S* x;
     S* out;
@@ -1110,12 +1092,11 @@ struct RowWork {
     double whole = 1, at_target = 0;
     Unit<K> unit;
 
-    RowWork(const Problem& p, Piece<K>* pieces_, W* scratch_)
-        : problem(p), pieces(pieces_), scratch(scratch_),
-          count((p.call.v + PIECE<K> - 1) / PIECE<K>) {}
+    RowWork(const Problem& p, Piece<K>* pieces_)
+        : problem(p), pieces(pieces_), count((p.call.v + PIECE<K> - 1) / PIECE<K>) {}
 
     bool keeps() const { return SAME && out && problem.call.mode == LOSS; }
-    W* kept() const { return scratch ? scratch : reinterpret_cast<W*>(out); }
+    W* kept() const { return reinterpret_cast<W*>(out); }
 
     void begin(int64_t row_) {
         const Call& c = problem.call;
@@ -1189,8 +1170,7 @@ struct RowWork {
             if constexpr (SAME) {
                 if (keeps()) {
                     double f = pieces[j].top == -INFINITY ? factor : factor * pieces[j].unit.in(unit);
-                    scale_piece<W>(kept() + from, n, f, bias, reinterpret_cast<W*>(out) + from,
-                                   scratch != nullptr);
+                    scale_piece<W>(kept() + from, n, f, bias);
                     continue;
                 }
             }
@@ -1459,8 +1439,7 @@ struct LineWork : BlockWork<K, K> {
         bool done = false;
         if constexpr (SAME)
             if (kept) {
-                W* exps = reinterpret_cast<W*>(out);
-                scale_piece<W>(exps, classes, factor[i], bias[i], exps, false);
+                scale_piece<W>(reinterpret_cast<W*>(out), classes, factor[i], bias[i]);
                 done = true;
             }
         if (!done) write_piece<K>(x, classes, units_of(i), factor[i], bias[i], out);
@@ -2012,24 +1991,18 @@ template <class K>
 void row_range(int64_t begin, int64_t end, void* given) {
     Job& job = *static_cast<Job*>(given);
     const Call& c = job.problem.call;
-    typedef typename K::Work W;
-    const bool streams = (c.flags & STREAM) && c.gradient && RowWork<K>::SAME;
     Memory<Piece<K>> pieces((c.v + PIECE<K> - 1) / PIECE<K>);
-    Memory<W> scratch(streams ? c.v : 1);
-    if (!pieces.start || !scratch.start) {
+    if (!pieces.start) {
         job.failed = true;
         return;
     }
     Flush flush;
-    RowWork<K> work(job.problem, pieces.start, streams ? scratch.start : nullptr);
+    RowWork<K> work(job.problem, pieces.start);
     for (int64_t b = begin; b < end; b++) {
         const int64_t stop = (b + 1) * job.rows_per_sum;
         for (int64_t row = b * job.rows_per_sum; row < stop && row < job.rows; row++)
             job.sums[b].add(work.whole_row(row));
     }
-#if defined(__x86_64__)
-    if (streams) _mm_sfence();
-#endif
 }
 
 template <class K>
@@ -2113,7 +2086,7 @@ void shared_rows(Job& job) {
         job.failed = true;
         return;
     }
-    RowWork<K> work(job.problem, pieces.start, nullptr);
+    RowWork<K> work(job.problem, pieces.start);
     SharedRow<K> shared{&work};
     for (int64_t row = 0; row < job.rows; row++) {
         if (job.problem.target(row) == IGNORED) {
@@ -2145,8 +2118,7 @@ void all_rows(Job& job) {
     const bool side_by_side = c.stride_v == 1 && (!c.gradient || c.gradient_v == 1);
     if (!side_by_side || c.v <= FEW_CLASSES) return share_out(job, tile_range<K>, TILE_COST);
     if (c.parallel && job.rows < 4 && c.v >= ALONE) return shared_rows<K>(job);
-    const bool streams = c.flags & STREAM && c.gradient && RowWork<K>::SAME;
-    if (c.v <= PIECE<K> / 4 * 3 && !streams) return share_out(job, line_range<K>, 1);
+    if (c.v <= PIECE<K> / 4 * 3) return share_out(job, line_range<K>, 1);
     share_out(job, row_range<K>, 1);
 }
 

@@ -24,7 +24,7 @@ from xent.spec import Plan
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
 STATISTICS, GRADIENT, LOSS = range(3)  # modes
 NO_TARGET, INDICES, PROBABILITIES = range(3)
-SMOOTH, ENTROPY, ACCURATE, CHECK, STREAM = 1, 2, 4, 8, 16  # flags
+SMOOTH, ENTROPY, ACCURATE, CHECK = 1, 2, 4, 8  # flags
 
 # The fields of `struct Call` in cpu.cpp, in order: q for integers and addresses, d for doubles.
 FIELDS = {
@@ -43,7 +43,6 @@ FIELDS = {
 }
 RECORD = struct.Struct("@" + "".join(FIELDS.values()))
 pack = RECORD.pack
-HUGE = 1 << 22  # bytes of a fresh array from which huge pages pay
 
 
 class Layout(NamedTuple):
@@ -145,7 +144,9 @@ def forward(op: RowStats, arrays: tuple, plan: Plan | None) -> Result:
 
 def vjp(op: RowStats, arrays: tuple, residuals: tuple, cotangents: tuple, plan: Plan | None) -> Any:
     """The gradient by the logits that `RowStats.vjp` gives."""
-    out = fresh(arrays[0])
+    from xent.kernels.memory import fresh
+
+    out = fresh(arrays[0], plan)
     names = "k", "tail", "by_lse", "by_nll", "by_smooth", "by_entropy"
     read = [None if r is None else compact(r) for r in (*residuals, *cotangents)]
     given = {n: address(r) for n, r in zip(names, read, strict=True)}
@@ -175,12 +176,9 @@ def _run(op: RowStats, arrays: tuple, plan: Plan | None, **fields: Any) -> None:
     run(pack(*(fields.get(name, 0) for name in FIELDS)))
 
 
-def fresh(like: Any) -> Any:
-    """A new array of the shape and the layout in memory of another; in huge pages where large."""
-    out = namespace(like).empty_like(like)
-    if out.nbytes >= HUGE:
-        _handle().xent_huge_pages(address(out), out.nbytes)
-    return out
+def ask_for_huge_pages(start: int, size: int) -> None:
+    """Have memory that nothing has touched come in huge pages, where the system has them."""
+    _handle().xent_huge_pages(start, size)
 
 
 def in_double(weight: Any) -> Any:
