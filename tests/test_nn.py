@@ -12,7 +12,7 @@ import torch
 
 import xent.nn
 
-NAMES = ["CrossEntropyLoss", "NLLLoss", "Softmax", "LogSoftmax"]
+NAMES = ["CrossEntropyLoss", "LinearCrossEntropyLoss", "NLLLoss", "Softmax", "LogSoftmax"]
 
 
 @pytest.mark.parametrize("name", NAMES)
@@ -58,7 +58,7 @@ def test_softmax_is_torchs(rng):
     ],
 )
 def test_torchs_deprecated_words_still_mean_what_they_meant(words, reduction):
-    for name in NAMES[:2]:
+    for name in ("CrossEntropyLoss", "NLLLoss"):
         with pytest.warns(UserWarning, match="size_average and reduce args will be deprecated"):
             assert getattr(xent.nn, name)(**words).reduction == reduction
 
@@ -233,3 +233,23 @@ def test_a_hundred_steps_of_adam_give_torchs_losses(rng):
         curves.append(curve)
     assert curves[1] == pytest.approx(curves[0], rel=1e-9)
     assert curves[1][-1] < curves[1][0] / 10
+
+
+@pytest.mark.parametrize("out_features", [(), (2, 3)])
+def test_a_linear_head_is_torchs(rng, out_features):
+    shape = {"out_features": out_features, "bias": True, "dtype": torch.float64}
+    torchs = torch.nn.LinearCrossEntropyLoss(4, 5, label_smoothing=0.1, **shape)
+    ours = xent.nn.LinearCrossEntropyLoss(4, 5, label_smoothing=0.1, **shape)
+    ours.load_state_dict(torchs.state_dict())
+    hidden = torch.from_numpy(rng.normal(size=(3, 4)))
+    target = torch.from_numpy(rng.integers(0, 5, (3, *out_features)))
+    for module in (ours, torchs):
+        module(hidden, target).backward()
+    torch.testing.assert_close(ours(hidden, target), torchs(hidden, target))
+    torch.testing.assert_close(ours.linear.weight.grad, torchs.linear.weight.grad)
+    assert repr(ours).startswith("LinearCrossEntropyLoss(\n  label_smoothing=0.1")
+
+
+def test_a_linear_head_tells_what_is_wrong_with_its_options():
+    with pytest.raises(ValueError, match="LinearCrossEntropyLoss: z_loss has value -1, expected"):
+        xent.nn.LinearCrossEntropyLoss(4, 5, z_loss=-1)

@@ -168,6 +168,11 @@ def test_the_public_signatures_have_the_options_and_values_of_a_spec():
         ),
         ({"accurate": 1}, TypeError, "accurate has type int, expected True or False"),
         (
+            {"chunk_over": "columns"},
+            ValueError,
+            "chunk_over has value 'columns', expected 'rows', 'classes' or None",
+        ),
+        (
             {"chunk_bytes": 0},
             ValueError,
             "chunk_bytes has value 0, expected an integer > 0, or None",

@@ -11,16 +11,24 @@ from xent.functional import logsumexp as logsumexp
 from xent.functional import nll_loss as nll_loss
 from xent.functional import softmax as softmax
 from xent.functional import token_statistics as token_statistics
+from xent.functional_linear import linear_cross_entropy as linear_cross_entropy
+from xent.functional_linear import linear_cross_entropy_vjp as linear_cross_entropy_vjp
+from xent.functional_linear import linear_token_statistics as linear_token_statistics
+from xent.inputs_linear import LowRank as LowRank
 from xent.spec import Plan as Plan
 
 __version__ = "0.1.0"
 __all__ = [
+    "LowRank",
     "Plan",
     "TokenStatistics",
     "binary_cross_entropy_with_logits",
     "cross_entropy",
     "cross_entropy_vjp",
     "info",
+    "linear_cross_entropy",
+    "linear_cross_entropy_vjp",
+    "linear_token_statistics",
     "log_softmax",
     "logsumexp",
     "manual",

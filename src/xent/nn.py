@@ -7,7 +7,7 @@ from typing import Any
 
 import torch
 
-from xent import functional
+from xent import functional, functional_linear
 from xent.spec import Plan, Spec
 
 
@@ -79,6 +79,119 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
             "logit_scale": self.logit_scale,
             "normalizer": self.normalizer,
             "axis": self.axis,
+        }
+
+
+class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
+    """`xent.linear_cross_entropy` as a module in place of `torch.nn.LinearCrossEntropyLoss`.
+
+    Its parameters are those of `linear`, a `torch.nn.Linear`; the weight of an embedding is tied by
+    `loss.linear.weight = embedding.weight`.
+
+    Args:
+        in_features: D, the width of hidden.
+        num_classes: V.
+        out_features: (d1, ..., dk) of a k-dimensional loss.
+        bias: whether there is one.
+        device: where the parameters are.
+        dtype: of the parameters.
+        reduction: "mean", "sum" or "none".
+        weight: (V,) weight of each class, kept as a buffer.
+        ignore_index: the class index of rows that take no part. None is torch's word for -100.
+        label_smoothing: e in [0, 1].
+        options: torch's `LinearCrossEntropyOptions`, read as a plan where there is none.
+        z_loss: factor of the squared log-sum-exp.
+        softcap: c in c tanh(logits / c).
+        logit_scale: factor of the logits.
+        normalizer: explicit denominator of the mean.
+        shift: how many places later a hidden state's target is.
+        plan: how to compute; see `xent.Plan`.
+
+    >>> import torch, xent.nn
+    >>> loss = xent.nn.LinearCrossEntropyLoss(4, 1000, shift=1)
+    >>> loss(torch.zeros(2, 3, 4), torch.ones(2, 3, dtype=torch.int64))
+    tensor(6.9078, grad_fn=<_FusedBackward>)
+    """
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...] = (),
+        bias: bool = False,
+        device: Any = None,
+        dtype: torch.dtype | None = None,
+        reduction: str = "mean",
+        weight: torch.Tensor | None = None,
+        ignore_index: int | None = -100,
+        label_smoothing: float = 0.0,
+        options: Any = None,
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        normalizer: Any = None,
+        shift: int = 0,
+        plan: Plan | None = None,
+    ) -> None:
+        spec = Spec(
+            function="LinearCrossEntropyLoss",
+            ignore_index=-100 if ignore_index is None else ignore_index,
+            reduction=reduction,
+            label_smoothing=label_smoothing,
+            z_loss=z_loss,
+            softcap=softcap,
+            logit_scale=logit_scale,
+            normalizer=normalizer,
+        )
+        super().__init__(
+            in_features,
+            num_classes,
+            out_features=out_features,
+            bias=bias,
+            device=device,
+            dtype=dtype,
+            reduction=spec.reduction,
+            weight=weight,
+            ignore_index=spec.ignore_index,
+            label_smoothing=label_smoothing,
+            options=options,
+        )
+        self.z_loss = z_loss
+        self.softcap = softcap
+        self.logit_scale = logit_scale
+        self.normalizer = normalizer
+        self.shift = shift
+        self.plan = plan
+
+    def forward(self, input: torch.Tensor, target: torch.Tensor) -> torch.Tensor:
+        """The loss of hidden states (..., D) with class indices or probabilities, in nats."""
+        shape, bias = (self.num_classes, *self.out_features), self.linear.bias
+        return functional_linear.linear_cross_entropy(
+            input,
+            self.linear.weight.reshape(*shape, self.linear.in_features),
+            target,
+            linear_bias=None if bias is None else bias.reshape(shape),
+            weight=self.weight,
+            shift=self.shift,
+            options=self.options,
+            plan=self.plan,
+            **self._options(),
+        )
+
+    def extra_repr(self) -> str:
+        text = _changed(self._options(), Spec(), self.weight)
+        return text + (", " if text else "") + f"shift={self.shift}" if self.shift else text
+
+    def _options(self) -> dict[str, Any]:
+        return {
+            "ignore_index": self.ignore_index,
+            "reduction": self.reduction,
+            "label_smoothing": self.label_smoothing,
+            "z_loss": self.z_loss,
+            "softcap": self.softcap,
+            "logit_scale": self.logit_scale,
+            "normalizer": self.normalizer,
         }
 
 

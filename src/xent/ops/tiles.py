@@ -1,0 +1,202 @@
+"""Tiles of logits, so many rows by so many classes: all that is made of a linear head's logits.
+
+`tile` is the rule that chooses them, an `Engine` computes them, and `Sums` adds up gradients.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from typing import Any, NamedTuple
+
+from xent.ops import Result
+from xent.ops.blocks import Blocks
+from xent.ops.stats import RowStats
+
+BUDGET = 1 << 25  # bytes of a tile
+FEW = 64  # rows of a tile for which a matrix product is not worth reading all classes
+MANY = 4096  # rows of a tile of a slab
+
+
+class Tile(NamedTuple):
+    """How many rows and classes are worked on together."""
+
+    rows: int
+    classes: int
+
+
+class Head(NamedTuple):
+    """What logits are made of: sum of left @ right.T, plus bias."""
+
+    pairs: tuple[tuple[Any, Any], ...]  # (N, D) and (V, D), each D its own
+    bias: Any  # (V,) or None
+
+
+def tile(n: int, classes: int, width: int, size: int, limit: int | None, over: str | None) -> Tile:
+    """The rule of chunks: a tile of logits takes `limit` bytes of `size` each.
+
+    Rows of all classes where there are at least FEW of them in it, or all: the gradient takes three
+    products, and its part by the weights is read and written once for each tile. Otherwise slabs
+    of classes for up to MANY rows: four products, each weight read and written once. `width` is
+    what is kept beside the tile for each class: 0, or twice D where weights are converted; there
+    slabs are what keeps the converted weights small.
+    """
+    room = max(1, (BUDGET if limit is None else limit) // size)
+    rows = min(n, max(1, room // max(1, classes)))
+    if over == "rows" or (over is None and not width and rows >= min(n, FEW)):
+        return Tile(max(1, rows), max(1, classes))
+    tall = max(1, min(n, MANY, room))
+    return Tile(tall, max(1, min(classes, room // (tall + width))))
+
+
+def cuts(length: int, step: int) -> Iterator[slice]:
+    """Slices of at most `step`, in order, of about equal length."""
+    if length == 0:
+        return iter([slice(0, 0)])
+    even = -(-length // -(-length // step))
+    return (slice(at, min(at + even, length)) for at in range(0, length, even))
+
+
+class Engine:
+    """How a tile is computed: here by array-API operations. A backend has its own."""
+
+    def __init__(self, xp: Any, limit: int | None = None, over: str | None = None) -> None:
+        self.xp, self.limit, self.over = xp, limit, over
+
+    def work(self, head: Head) -> Any:
+        """The dtype of products: that of all arrays together, at least float32."""
+        arrays = [a for pair in head.pairs for a in pair]
+        arrays += [] if head.bias is None else [head.bias]
+        return self.xp.result_type(*(a.dtype for a in arrays), self.xp.float32)
+
+    def tile(self, head: Head) -> Tile:
+        work = self.work(head)
+        size = 8 if work == self.xp.float64 else 4
+        rights = [right for _, right in head.pairs]
+        width = sum(2 * r.shape[1] for r in rights if r.dtype != work)
+        n, classes = head.pairs[0][0].shape[0], rights[0].shape[0]
+        return tile(n, classes, width, size, self.limit, self.over)
+
+    def logits(self, lefts: list, rights: list, bias: Any) -> Any:
+        """(R, C) sum of left @ right.T, plus bias."""
+        made = bias
+        for left, right in zip(lefts, rights, strict=True):
+            term = self.xp.matmul(left, self.xp.permute_dims(right, (1, 0)))
+            made = term if made is None else made + term
+        return made
+
+    def empty(self, shape: tuple[int, ...], like: Any, dtype: Any) -> Any:
+        return self.xp.empty(shape, dtype=dtype, device=like.device)
+
+    def multiply(self, out: Any, left: Any, right: Any, add: bool) -> None:
+        """out = left @ right, or out += left @ right."""
+        made = self.xp.matmul(left, right)
+        out[...] = out + made if add else made
+
+    def kept(self, target: Any) -> Any:
+        """The numbers of the rows that take part; None for all, or where nobody looks."""
+        return None
+
+    def spread(self, values: Any, kept: Any, n: int) -> Any:
+        """Values of the rows that take part among zeros for all n."""
+        if values is None:
+            return None
+        out = self.xp.zeros((n, *values.shape[1:]), dtype=values.dtype, device=values.device)
+        out[kept] = values
+        return out
+
+    def forward(self, op: RowStats, arrays: tuple) -> Result:
+        return op.forward(self.xp, arrays, Blocks())
+
+    def vjp(self, op: RowStats, arrays: tuple, residuals: tuple, g: tuple, wanted: tuple) -> tuple:
+        """The gradients by logits, target and class weights; the first may lie over the logits."""
+        return op.vjp(self.xp, arrays, residuals, g, wanted, Blocks())
+
+    def both(
+        self, op: RowStats, arrays: tuple, objective: Any, cut: slice, wanted: tuple
+    ) -> tuple[Any, tuple]:
+        """The losses of rows and what `vjp` gives for them."""
+        result = self.forward(op, arrays)
+        losses, g = objective.cotangents(result.outputs, cut)
+        return losses, self.vjp(op, arrays, result.residuals, g, wanted)
+
+
+class Sums:
+    """The gradients of a LinearStats' arrays, added up tile by tile.
+
+    Those of weights are summed in the dtype of the products, for the slab that is worked on, and
+    rounded once.
+    """
+
+    def __init__(self, engine: Engine, arrays: tuple, wanted: tuple, work: Any) -> None:
+        self.engine, self.arrays, self.wanted, self.work = engine, arrays, wanted, work
+        self.sums: list = [None] * len(arrays)
+        self.open: list = [None] * len(arrays)
+        empty = 0 in (arrays[0].shape[0], arrays[1].shape[0])
+        last = len(arrays) - 1
+        for i, (array, want) in enumerate(zip(arrays, wanted, strict=True)):
+            if not want:
+                continue
+            left = i < last - 2 and i % 2 == 0
+            dtype = work if left else array.dtype
+            if i in (last, last - 2):  # class weights and bias
+                dtype = engine.xp.float64
+            self.sums[i] = engine.empty(tuple(array.shape), array, dtype)
+            if empty or i in (last, last - 2):
+                self.sums[i][...] = 0
+
+    def add(self, cut: slice, slab: slice, lefts: list, rights: list, made: tuple) -> None:
+        """Add the gradients of a tile, those by logits (R, 1, C), target and class weights."""
+        dx, dt, dw = made
+        xp, last = self.engine.xp, len(self.arrays) - 1
+        if self.wanted[last - 1]:
+            self.sums[last - 1][cut, :, slab] = dt
+        if self.wanted[last]:
+            self.sums[last][slab] += dw
+        if dx is None or 0 in dx.shape:
+            return
+        dx = dx[:, 0, :]
+        if self.wanted[last - 2]:
+            self.sums[last - 2][slab] += xp.sum(dx, axis=0, dtype=xp.float64)
+        for i, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+            if self.wanted[2 * i]:
+                self.engine.multiply(self.sums[2 * i][cut], dx, right, slab.start > 0)
+            if self.wanted[2 * i + 1]:
+                if cut.start == 0:
+                    self._begin(2 * i + 1, slab)
+                turned = xp.permute_dims(dx, (1, 0))
+                self.engine.multiply(self.open[2 * i + 1], turned, left, cut.start > 0)
+
+    def _begin(self, i: int, slab: slice) -> None:
+        whole = self.sums[i][slab]
+        same = whole.dtype == self.work
+        self.open[i] = whole if same else self.engine.empty(whole.shape, whole, self.work)
+
+    def close(self, slab: slice) -> None:
+        """Round the gradients by the weights of a slab."""
+        for i, found in enumerate(self.open):
+            if found is not None and self.sums[i].dtype != self.work:
+                self.sums[i][slab] = self.engine.xp.astype(found, self.sums[i].dtype)
+            self.open[i] = None
+
+    def gradients(self) -> tuple:
+        """The gradient of each array, in its dtype, or None."""
+        xp = self.engine.xp
+        return tuple(
+            None if g is None else xp.astype(g, array.dtype, copy=False)
+            for g, array in zip(self.sums, self.arrays, strict=True)
+        )
+
+
+def lengths(head: Head) -> tuple[int, int]:
+    left, right = head.pairs[0]
+    return left.shape[0], right.shape[0]
+
+
+def of_slab(xp: Any, head: Head, slab: slice, work: Any) -> tuple[list, Any]:
+    """The weights and the bias of some classes, in the dtype of the products."""
+    rights = [xp.astype(right[slab], work, copy=False) for _, right in head.pairs]
+    return rights, None if head.bias is None else xp.astype(head.bias[slab], work, copy=False)
+
+
+def some(array: Any, cut: slice) -> Any:
+    return None if array is None else array[cut]
