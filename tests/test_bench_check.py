@@ -33,7 +33,7 @@ def test_the_reference_is_torch_in_float64(
     case = named(name)
     logits, target, loss, gradient = right(case, seed)
     results = {"torch": (loss, gradient), "numpy": (loss.numpy(), None)}
-    found = check.errors(case, logits, target, results)
+    found = check.errors(case, (logits, target), results)
     assert found["torch"].loss < 1e-14
     assert found["torch"].gradient < 1e-12
     assert found["numpy"].gradient is None
@@ -47,7 +47,7 @@ def test_a_rounded_result_passes_and_more_does_not(dtype: str, seed: int) -> Non
     limit = check.OUR_ULPS[dtype] * check.EPS[dtype]
 
     def passes(result: tuple[Any, Any]) -> bool:
-        return check.errors(case, logits, target, {OURS: result})[OURS].within(OURS, dtype)
+        return check.errors(case, (logits, target), {OURS: result})[OURS].within
 
     assert passes(exact)
     assert not passes((loss * (1 + 2 * limit), gradient))
@@ -66,7 +66,7 @@ def test_a_peer_may_be_further_off_but_not_another_function(seed: int) -> None:
     logits, target, loss, gradient = right(case, seed)
 
     def passes(result: tuple[Any, Any]) -> bool:
-        return check.errors(case, logits, target, {"p": result})["p"].within("p", "float32")
+        return check.errors(case, (logits, target), {"p": result})["p"].within
 
     assert passes((loss * (1 + 5e-5), gradient * (1 + 5e-4)))
     assert not passes((loss * (1 + 5e-4), gradient))

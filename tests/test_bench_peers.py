@@ -13,7 +13,8 @@ from torch.nn import functional as F
 import xent
 from xent.bench import cases, peers
 
-BUILT = [name for name, peer in peers.PEERS.items() if not peer.compiles] + list(peers.OWN)
+EVERY = peers.PEERS.items()
+BUILT = [n for n, p in EVERY if not p.compiles and cases.LOGITS in p.work] + list(peers.OWN)
 SHAPES = ["6x11", "2x5x4x3"]
 
 
@@ -21,6 +22,9 @@ def drawn(name: str, seed: int) -> tuple[Any, Any]:
     case = cases.named(name)
     assert case is not None
     return peers.drawn(case, seed)
+
+
+LOGITS = cases.Case((6, 11), "float32")  # the suite, wherever no more of the case counts
 
 
 @pytest.mark.parametrize("shape", SHAPES)
@@ -33,7 +37,7 @@ def test_all_compute_the_mean_and_its_gradient(name: str, shape: str, seed: int)
     loss = F.cross_entropy(leaf, target)
     (gradient,) = torch.autograd.grad(loss, leaf)
     close = {"rtol": 2e-3, "atol": 1e-4} if dtype == "float16" else {"rtol": 1e-12, "atol": 1e-16}
-    for quantity, work in peers.work_of(name, logits, target).items():
+    for quantity, work in peers.work_of(name, LOGITS, (logits, target)).items():
         for _ in range(2):  # a call leaves nothing behind
             got, got_gradient = work.once()
             got = got.detach() if isinstance(got, torch.Tensor) else got
@@ -47,7 +51,7 @@ def test_all_compute_the_mean_and_its_gradient(name: str, shape: str, seed: int)
 def test_a_gradient_is_new_at_every_call(seed: int) -> None:
     logits, target = drawn("6x11-float32", seed)
     for name in BUILT:
-        work = peers.work_of(name, logits, target).get(cases.BOTH)
+        work = peers.work_of(name, LOGITS, (logits, target)).get(cases.BOTH)
         if work is not None:
             (_, one), (_, other) = work.once(), work.once()
             assert not np.shares_memory(np.asarray(one), np.asarray(other)), name
@@ -73,12 +77,12 @@ def test_logits_are_drawn_by_their_seed(seed: int) -> None:
 
 def test_the_floors_move_the_logits(seed: int) -> None:
     logits, _ = drawn("6x11-float32", seed)
-    forward = peers.floors(logits, cases.FORWARD)
+    forward = peers.floors(LOGITS, (logits,), cases.FORWARD)
     assert list(forward) == ["sum"]
     assert torch.equal(forward["sum"].once()[0], logits.sum())
-    both = peers.floors(logits, cases.BOTH)
+    both = peers.floors(LOGITS, (logits,), cases.BOTH)
     assert list(both) == ["copy", "clone"]
-    assert list(peers.floors(logits, cases.IN_PLACE)) == ["copy"]
+    assert list(peers.floors(LOGITS, (logits,), cases.IN_PLACE)) == ["copy"]
     (one, _), (again, _) = both["copy"].once(), both["copy"].once()
     assert one.data_ptr() == again.data_ptr() != logits.data_ptr()
     for floor in both.values():
@@ -102,7 +106,7 @@ def test_in_place_is_measured_where_there_is_one(seed: int, monkeypatch) -> None
     assert not one.is_leaf
     assert one.requires_grad
     assert len({one.data_ptr(), other.data_ptr(), logits.data_ptr()}) == 3
-    assert list(peers.work_of(peers.OURS_IN_PLACE, logits, target)) == [cases.IN_PLACE]
+    assert list(peers.work_of(peers.OURS_IN_PLACE, LOGITS, (logits, target))) == [cases.IN_PLACE]
 
 
 def test_a_peer_that_lacks_a_module_tells_it() -> None:

@@ -16,11 +16,15 @@ import bench_report
 ROOT = Path(__file__).parents[1]
 
 
-def test_the_page_is_that_of_the_committed_measurements() -> None:
-    file = ROOT / "benchmarks" / "results" / "cpu.json"
+PAGES = {"cpu": "performance", "linear": "performance-linear"}
+
+
+@pytest.mark.parametrize("results", PAGES)
+def test_the_page_is_that_of_the_committed_measurements(results: str) -> None:
+    file = ROOT / "benchmarks" / "results" / f"{results}.json"
     measured = read(file.read_text(encoding="utf-8"))
     assert measured is not None
-    page = (ROOT / "docs" / "performance.md").read_text(encoding="utf-8")
+    page = (ROOT / "docs" / f"{PAGES[results]}.md").read_text(encoding="utf-8")
     assert report.placed(page, report.markdown(measured)) == page
 
 

@@ -13,10 +13,11 @@ import torch
 
 import xent
 from xent.bench import peers, timing, worker
-from xent.bench.cases import BOTH, FORWARD, QUANTITIES, named
+from xent.bench.cases import BOTH, FORWARD, LINEAR, LOGITS, QUANTITIES, named
 from xent.bench.records import OURS, made
 
 TOYS = ("8x10-float32", "6x11-bfloat16", "2x5x4x3-float32", "5x7-float64")
+HEADS = ("12x5x70-float32-head", "12x5x70-bfloat16-head-ignored50", "9x4x30-float64-head")
 BUILT = [name for name, peer in peers.PEERS.items() if not peer.compiles]
 
 
@@ -44,22 +45,24 @@ def job(subject: str, case: str, seed: int, threads: int = 1, task: str = "time"
     return worker.Job(task, subject, case, threads, 0.0, seed)
 
 
-@pytest.mark.parametrize("case", TOYS)
+@pytest.mark.parametrize("case", [*TOYS, *HEADS])
 @pytest.mark.parametrize("peer", BUILT)
 def test_a_toy_run_of_every_peer(peer: str, case: str, seed: int) -> None:
     toy = named(case)
     assert toy is not None
-    if toy.dtype not in peers.PEERS[peer].dtypes:
-        pytest.skip(f"{peer} has no {toy.dtype}")
+    if not peers.able(peer, toy):
+        pytest.skip(f"{peer} does not compute {case}")
     found = found_by(job(peer, case, seed))
     assert set(found) == {"tick", "checks", "measurements"}
     assert all(check.passed for check in found["checks"])
-    theirs = peers.work_of(peer, *peers.drawn(toy, seed))
-    ours = peers.work_of(peers.PEERS[peer].ours, *peers.drawn(toy, seed))
+    theirs = peers.work_of(peer, toy, peers.drawn(toy, seed))
+    ours = peers.work_of(peers.PEERS[peer].ours, toy, peers.drawn(toy, seed))
     expected = [q for q in QUANTITIES if q in ours and (q if q == FORWARD else BOTH) in theirs]
     assert [m.quantity for m in found["measurements"]] == expected
     for m in found["measurements"]:
         floors = {FORWARD: {"sum"}, BOTH: {"copy", "clone"}}.get(m.quantity, {"copy"})
+        if toy.suite == LINEAR:
+            floors = {"product"} if m.quantity == FORWARD else {"three products"}
         assert (m.case, m.peer, m.threads, m.rounds) == (case, peer, 1, 2)
         assert set(m.floors) == floors
         assert set(m.seconds) == set(m.calls) == set(m.cpu_seconds) == {OURS, peer, *floors}
@@ -119,7 +122,16 @@ def test_a_case_that_cannot_be_made_is_told(seed: int, monkeypatch: pytest.Monke
     assert (omission.reason, omission.threads, omission.failed) == ("MemoryError: ", 2, True)
 
 
-@pytest.mark.parametrize("subject", [*BUILT, *peers.OWN])
+@pytest.mark.parametrize("subject", ["xent", "torch", "torch-chunked"])
+def test_memory_is_told_of_a_linear_head(subject: str, seed: int) -> None:
+    (memory,) = found_by(job(subject, HEADS[0], seed, task="memory"))["memory"]
+    assert (memory.case, memory.subject, memory.quantity) == (HEADS[0], subject, BOTH)
+
+
+OF_LOGITS = [name for name in BUILT if LOGITS in peers.PEERS[name].work]
+
+
+@pytest.mark.parametrize("subject", [*OF_LOGITS, *peers.OWN])
 def test_memory_is_told_of_every_implementation(subject: str, seed: int) -> None:
     case = "6x11-bfloat16" if subject == "torch-upcast" else "6x11-float32"
     (memory,) = found_by(job(subject, case, seed, task="memory"))["memory"]

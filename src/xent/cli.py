@@ -18,7 +18,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import xent
-from xent.bench.cases import CASES, SMALL, Case, named
+from xent.bench.cases import CASES, HEADS, LINEAR, LOGITS, SMALL, SUITES, Case, Head, named
 from xent.bench.peers import PEERS
 
 try:
@@ -159,7 +159,7 @@ class CaseName(click.ParamType):
 
     name = "case"
 
-    def convert(self, value: object, param: object, ctx: object) -> Case:
+    def convert(self, value: object, param: object, ctx: object) -> Case | Head:
         """The case; a usage error where the name is none."""
         case = named(str(value))
         if case is None:
@@ -193,13 +193,14 @@ THERE = click.Path(exists=True, dir_okay=False, path_type=Path)
 
 
 @main.command()
+@click.argument("suite", type=click.Choice(SUITES), default=LOGITS)
 @click.option(
     "--case",
     "cases",
     metavar="NAME",
     type=CaseName(),
     multiple=True,
-    help="A shape and a dtype, as 128x1000-float32; class axis 1. Again for more.",
+    help="As 128x1000-float32, class axis 1; 64x8x1000-float32-head is N, D, V. Again for more.",
 )
 @click.option(
     "--peer",
@@ -239,7 +240,7 @@ def bench(
     page: Path | None,
     **asked: Any,
 ) -> None:
-    """Time xent beside torch, NumPy, SciPy and optax.
+    """Time xent beside torch, NumPy, SciPy and optax: of logits, or of a linear head.
 
     Each peer has a process of its own, in which xent, the peer and the bandwidth floor take turns.
     A result that is wrong is not timed, and the exit status is 1. Without options every case is
@@ -284,7 +285,8 @@ def _write_page(report: Report, file: Path) -> None:
 
 
 def _benchmark(
-    cases: tuple[Case, ...],
+    suite: str,
+    cases: tuple[Case | Head, ...],
     peers: tuple[str, ...],
     quick: bool,
     threads: tuple[int, ...],
@@ -297,8 +299,9 @@ def _benchmark(
 
         from xent.bench.runner import benchmark
 
+        of_suite = HEADS if suite == LINEAR else CASES
         return benchmark(
-            cases or [case for case in CASES if not quick or case.bytes <= SMALL],
+            cases or [case for case in of_suite if not quick or case.bytes <= SMALL],
             peers or [name for name, peer in PEERS.items() if not quick or not peer.compiles],
             threads or [torch.get_num_threads()],
             (QUICK_SECONDS if quick else SECONDS) if seconds is None else seconds,

@@ -16,7 +16,7 @@ from torch._C import _functorch  # pyright: ignore[reportAttributeAccessIssue]
 from torch.autograd import forward_ad
 
 from xent import backends, reduction
-from xent.backends import linear
+from xent.backends import linear, torch_products
 from xent.backends import torch as backend
 from xent.backends.torch_chunked import Map, primal, pull, push
 from xent.inputs import normalizer
@@ -25,7 +25,7 @@ from xent.kernels import ONLY_FIRST
 from xent.ops.blocks import Blocks
 from xent.ops.linear import LinearStats
 from xent.ops.stats import IGNORED, RowStats
-from xent.ops.tiles import BUDGET
+from xent.ops.tiles import BUDGET, Head, product_dtype
 from xent.spec import Plan, Spec
 
 TEMPORARIES = 8  # float64 for each logit of a chunk whose derivatives are torch's own
@@ -50,12 +50,20 @@ class TorchEngine(linear.KernelEngine):
     def choose(self, op: RowStats, arrays: tuple, wanted: tuple = ONLY_FIRST) -> Any:
         return backend.choose(op, arrays, self.plan, wanted)
 
+    def operand(self, head: Head) -> torch.dtype:
+        arrays = [a for pair in head.pairs for a in pair]
+        return torch.bfloat16 if torch_products.serves(*arrays) else self.work(head)
+
     def logits(self, lefts: list, rights: list, bias: Any) -> Tensor:
-        shape = lefts[0].shape[0], rights[0].shape[0]
-        count = shape[0] * shape[1]
-        if self.room is None or self.room.numel() < count or self.room.dtype != lefts[0].dtype:
-            self.room = lefts[0].new_empty(count)
+        shape, half = (lefts[0].shape[0], rights[0].shape[0]), lefts[0].dtype == torch.bfloat16
+        count, dtype = shape[0] * shape[1], torch.float32 if half else lefts[0].dtype
+        if self.room is None or self.room.numel() < count or self.room.dtype != dtype:
+            self.room = lefts[0].new_empty(count, dtype=dtype)
         made = self.room[:count].view(shape)
+        if half:
+            for i, (left, right) in enumerate(zip(lefts, rights, strict=True)):
+                torch_products.multiply(made, left, right.T, add=i > 0)
+            return made if bias is None else made.add_(bias)
         if bias is None:
             torch.mm(lefts[0], rights[0].T, out=made)
         else:
@@ -64,8 +72,23 @@ class TorchEngine(linear.KernelEngine):
             made.addmm_(left, right.T)
         return made
 
+    def mend(
+        self, by_left: Any, by_right: Any, whole: Tensor, narrow: Tensor, left: Tensor, right: Tensor
+    ) -> None:
+        # The entries of the target and of the likeliest class are the large ones of a row: what
+        # their rounding loses counts for more than that of all others, and costs no product.
+        (least, first), (most, second) = whole.min(dim=1), whole.max(dim=1)
+        for size, at, counts in ((least, first, first >= 0), (most, second, first != second)):
+            lost = (size[:, None] - narrow.gather(1, at[:, None])) * counts[:, None]
+            if by_left is not None:
+                by_left.addcmul_(lost, right[at].to(lost.dtype))
+            if by_right is not None:
+                by_right.index_add_(0, at, lost * left.to(lost.dtype))
+
     def multiply(self, out: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
-        if add:
+        if left.dtype != out.dtype:
+            torch_products.multiply(out, left, right, add)
+        elif add:
             out.addmm_(left, right)
         else:
             torch.mm(left, right, out=out)
@@ -111,11 +134,15 @@ def statistics(stats: RowStats, rows: LinearRows, plan: Plan | None) -> tuple:
 
 
 def compiled(op: LinearStats, arrays: tuple, plan: Plan | None) -> tuple:
-    """The statistics as operations that torch.compile and torch.export trace.
+    """The statistics for a compiler: of an operator; elsewhere, and for torch.export, operations.
 
-    A registered op that computes tiles at run time belongs here; until then the compiler sees a
-    loop over chunks, and keeps what it likes for backward.
+    Those are a loop over chunks, of which the compiler keeps for backward what it likes.
     """
+    from xent.backends import torch_registered as registered
+
+    if not backend._in_transform() and registered.serves(op, arrays):
+        outputs, residuals = registered.apply(op, arrays, plan)
+        return (*outputs, *residuals)
     function = _base(op, with_argmax=True)
     present = _present(op, arrays[-2])
     results = sum(present) + 1, 0
@@ -134,7 +161,7 @@ def _present(op: LinearStats, target: Any) -> tuple[bool, ...]:
 def _products(op: LinearStats, arrays: Any) -> Tensor:
     """(R, 1, V) the logits of a few rows."""
     head, target = op.head(arrays), arrays[-2]
-    work = xp.result_type(*(a.dtype for a in arrays[:-2] if a is not None), torch.float32)
+    work = product_dtype(xp, arrays[:-2])
     x: Any = None if head.bias is None else head.bias.to(work)
     for left, right in head.pairs:
         term = _kept(left, target).to(work) @ right.to(work).T

@@ -9,12 +9,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterator
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
-from xent.bench.cases import AXIS, Case
-from xent.bench.records import OURS, rounded
+from xent.bench import heads
+from xent.bench.cases import AXIS, Case, Head
+from xent.bench.records import OURS, Errors, rounded
 
 Array = Any
 BLOCK = 2**20  # numbers
@@ -29,25 +30,13 @@ PEER_LOSS = {"float16": 0.05, "bfloat16": 0.05, "float32": 1e-4, "float64": 1e-1
 PEER_GRADIENT = {"float16": 0.5, "bfloat16": 0.5, "float32": 1e-3, "float64": 1e-10}
 
 
-class Errors(NamedTuple):
-    """Relative to the right value: of the loss, and the largest of the gradient's entries."""
-
-    loss: float
-    gradient: float | None
-
-    def within(self, subject: str, dtype: str) -> bool:
-        """Whether they are no larger than a subject may have; a NaN is."""
-        if subject == OURS:
-            loss = gradient = OUR_ULPS[dtype] * EPS[dtype]
-        else:
-            loss, gradient = PEER_LOSS[dtype], PEER_GRADIENT[dtype]
-        return self.loss <= loss and (self.gradient is None or self.gradient <= gradient)
-
-
 def errors(
-    case: Case, logits: Array, target: Array, results: dict[str, tuple[Array, Array | None]]
+    case: Case | Head, arrays: tuple, results: dict[str, tuple[Array, Array | None]]
 ) -> dict[str, Errors]:
     """Those of each subject's loss and gradient."""
+    if isinstance(case, Head):
+        return heads.errors(case, arrays, results)
+    logits, target = arrays
     gradients = {subject: _sliceable(gradient) for subject, (_, gradient) in results.items()}
     total, worst = 0.0, dict.fromkeys(results, 0.0)
     for rows, losses, dlogits in _blocks(case, logits, target):
@@ -64,10 +53,20 @@ def errors(
     right = total / case.rows
     return {
         subject: Errors(
-            abs(float(_float64(loss)) - right) / right, None if gradient is None else worst[subject]
+            abs(float(_float64(loss)) - right) / right,
+            None if gradient is None else worst[subject],
+            _limits(subject, case.dtype),
         )
         for subject, (loss, gradient) in results.items()
     }
+
+
+def _limits(subject: str, dtype: str) -> tuple[float, float]:
+    """The errors that a subject's loss and gradient may have."""
+    if subject != OURS:
+        return PEER_LOSS[dtype], PEER_GRADIENT[dtype]
+    ours = OUR_ULPS[dtype] * EPS[dtype]
+    return ours, ours
 
 
 def finite(error: float | None) -> float | None:

@@ -5,10 +5,10 @@ from __future__ import annotations
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from xent.bench.cases import FORWARD, QUANTITIES
+from xent.bench.cases import QUANTITIES
 from xent.bench.peers import PEERS
 from xent.bench.records import OURS, Report
-from xent.bench.report import counted, shown
+from xent.bench.report import FLOORS, counted, shown
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -16,9 +16,10 @@ if TYPE_CHECKING:
 # Okabe and Ito (2008), Color universal design; a marker for each besides.
 LOOKS = (
     *(("#0072B2", "o"), ("#56B4E9", "v"), ("#D55E00", "s")),
-    *(("#009E73", "D"), ("#CC79A7", "^"), ("#E69F00", "P")),
+    *(("#009E73", "D"), ("#CC79A7", "^"), ("#E69F00", "P"), ("#A05A2C", "X")),
 )
 BLACK, GREY = "#000000", "#808080"
+ACROSS = 3  # panels
 HEIGHT = 0.12  # of a row, between one peer and the next
 
 
@@ -26,7 +27,8 @@ def speed(report: Report, quantity: str, threads: int, ax: Axes | None = None) -
     """How many times longer than xent each peer takes, one row of markers for each case.
 
     A marker is the median of the rounds, the line through it goes from the least to the largest.
-    The grey line is the bandwidth floor: torch's sum for a forward, else its copy.
+    The grey line is the floor: of logits torch's sum for a forward, else its copy; of a linear head
+    its matrix products.
 
     Args:
         report: what was measured.
@@ -55,8 +57,8 @@ def speed(report: Report, quantity: str, threads: int, ax: Axes | None = None) -
         middle = [m.ratio.median for m in mine]
         ax.plot(middle, y, marker, color=color, markersize=5, label=peer)
 
-    floor = "sum" if quantity == FORWARD else "copy"
-    label = f"floor: torch's {floor}"
+    floor = next((f for f in FLOORS if found and f in found[0].floors), "")
+    label = f"floor: {floor}"
     for case, m in shown(found).items():
         x, y = m.seconds[floor].median / m.seconds[OURS].median, rows[case]
         ax.vlines(x, y - 0.45, y + 0.45, color=GREY, linewidth=3, label=label)
@@ -74,8 +76,45 @@ def speed(report: Report, quantity: str, threads: int, ax: Axes | None = None) -
     return ax
 
 
+def memory(report: Report, ax: Axes | None = None) -> Axes:
+    """The peak of memory of each implementation, one row of markers for each case.
+
+    Args:
+        report: what was measured.
+        ax: where to draw; pyplot's current axes where it is None.
+
+    Returns:
+        The Axes drawn on.
+    """
+    if ax is None:
+        import matplotlib.pyplot as plt
+
+        ax = plt.gca()
+    cases = dict.fromkeys(m.case for m in report.measurements)
+    rows = {case: row for row, case in enumerate(cases)}
+    looks = {OURS: (BLACK, "|"), **dict(zip(PEERS, LOOKS, strict=True))}
+    there = [name for name in looks if any(m.subject == name for m in report.memory)]
+    for place, subject in enumerate(there):
+        mine = [m for m in report.memory if m.subject == subject and m.logits is not None]
+        shift = HEIGHT * (place - (len(there) - 1) / 2)
+        color, marker = looks[subject]
+        y = [rows[m.case] + shift for m in mine if m.case in rows]
+        x = [m.logits or 0.0 for m in mine if m.case in rows]
+        size = 9 if subject == OURS else 5
+        ax.plot(x, y, marker, color=color, markersize=size, markeredgewidth=2, label=subject)
+    ax.set_yticks(list(rows.values()), list(rows))
+    ax.set_ylim(len(rows) - 0.5, -0.5)
+    ax.set_xlim(left=-0.1)
+    ax.set(xlabel="peak memory / memory of the logits", title="Memory of forward and backward")
+    ax.grid(axis="x", alpha=0.3)
+    return ax
+
+
 def draw(report: Report, file: Path) -> None:
-    """A panel for each quantity and number of threads, in the format that the ending names."""
+    """A panel for each quantity and number of threads, and one of memory.
+
+    The picture has the format that the ending of the file's name says.
+    """
     from matplotlib.figure import Figure
 
     panels = [
@@ -84,14 +123,20 @@ def draw(report: Report, file: Path) -> None:
         for quantity in QUANTITIES
         if any((m.quantity, m.threads) == (quantity, threads) for m in report.measurements)
     ]
-    across = max(1, len({quantity for quantity, _ in panels}))
-    down = max(1, -(-len(panels) // across))
+    remembered = bool(panels and report.memory)
+    count = len(panels) + remembered
+    across = max(1, min(ACROSS, count))
+    down = max(1, -(-count // across))
     cases = len({m.case for m in report.measurements})
     size = (2 + 4.5 * across, 1.6 + down * (0.8 + 0.6 * cases))
     figure = Figure(figsize=size, layout="constrained")
     grid = figure.subplots(down, across, squeeze=False, sharey=True)
     for (quantity, threads), ax in zip(panels, grid.flat, strict=False):
         speed(report, quantity, threads, ax)
+    if remembered:
+        memory(report, grid.flat[count - 1])
+    for ax in grid.flat[count:]:
+        ax.set_axis_off()
     handles = {
         label: handle
         for ax in grid.flat

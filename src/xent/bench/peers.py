@@ -1,7 +1,8 @@
 """Who is measured: for each implementation, how it computes a case, with what has to stand ready.
 
-An implementation is a function of the logits and the target, torch tensors on the CPU, that gives
-the work of each quantity. torch, SciPy and JAX are imported when their work is made.
+An implementation is a function of a case's arrays, torch tensors on the CPU (logits and target, or
+those of a linear head), that gives the work of each quantity. torch, SciPy and JAX are imported
+when their work is made.
 """
 
 from __future__ import annotations
@@ -10,13 +11,26 @@ from collections.abc import Callable
 from dataclasses import dataclass
 from importlib import import_module
 from importlib.util import find_spec
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
 import xent
-from xent.bench.cases import AXIS, BOTH, FORWARD, IN_PLACE, REUSED, SIZES, Case
+from xent.bench import heads
+from xent.bench.cases import (
+    AXIS,
+    BOTH,
+    FORWARD,
+    IN_PLACE,
+    LINEAR,
+    LOGITS,
+    REUSED,
+    SIZES,
+    Case,
+    Head,
+)
 from xent.bench.records import OURS
+from xent.bench.work import Work
 
 Array = Any
 OURS_NUMPY, OURS_IN_PLACE = "xent on NumPy", "xent in place"
@@ -24,21 +38,7 @@ HALF = ("float16", "bfloat16")
 NUMPY = ("float16", "float32", "float64")
 
 
-class Work(NamedTuple):
-    """One call: of what `prepare` gives, made anew before each and not timed; or of nothing.
-
-    A call gives the loss, and the gradient or None.
-    """
-
-    call: Callable[..., tuple[Array, Array | None]]
-    prepare: Callable[[], Array] | None = None
-
-    def once(self) -> tuple[Array, Array | None]:
-        """Prepare and call."""
-        return self.call() if self.prepare is None else self.call(self.prepare())
-
-
-Implementation = Callable[[Array, Array], dict[str, Work]]
+Implementation = Callable[..., dict[str, Work]]
 
 
 @dataclass(frozen=True)
@@ -46,7 +46,7 @@ class Peer:
     """An implementation that xent is measured beside, and which of xent's stands beside it."""
 
     code: str  # what is called
-    work: Implementation
+    work: dict[str, Implementation]  # by the suite that it computes
     ours: str = OURS
     dtypes: tuple[str, ...] = tuple(SIZES)
     needs: tuple[str, ...] = ()  # modules
@@ -58,20 +58,26 @@ class Peer:
         return [module for module in self.needs if not find_spec(module)]
 
 
-def drawn(case: Case, seed: int) -> tuple[Array, Array]:
-    """Normal logits of standard deviation 2, and class indices, as torch tensors."""
+def drawn(case: Case | Head, seed: int) -> tuple:
+    """The arrays of a case, torch tensors; normal logits have a standard deviation of 2."""
     import torch
 
+    if isinstance(case, Head):
+        return heads.drawn(case, seed)
     rng = torch.Generator().manual_seed(seed)
     logits = torch.randn(case.shape, generator=rng, dtype=getattr(torch, case.dtype)).mul_(2)
     rows = (*case.shape[:AXIS], *case.shape[AXIS + 1 :])
     return logits, torch.randint(case.shape[AXIS], rows, generator=rng)
 
 
-def floors(logits: Array, quantity: str) -> dict[str, Work]:
-    """What moves the same memory and computes nothing: torch's sum, copy and clone."""
+def floors(case: Case | Head, arrays: tuple, quantity: str) -> dict[str, Work]:
+    """What cannot be spared: of logits, what moves the same memory and computes nothing, torch's
+    sum, copy and clone; of a linear head its matrix products."""
     import torch
 
+    if isinstance(case, Head):
+        return heads.floors(arrays, quantity)
+    logits = arrays[0]
     if quantity == FORWARD:
         return {"sum": Work(lambda: (torch.sum(logits), None))}
     out = logits.clone()
@@ -208,17 +214,27 @@ def optax_jit(logits: Array, target: Array) -> dict[str, Work]:
     }
 
 
-OWN: dict[str, Implementation] = {OURS: xent_torch, OURS_NUMPY: xent_numpy}
+OWN: dict[str, dict[str, Implementation]] = {
+    OURS: {LOGITS: xent_torch, LINEAR: heads.xent_head},
+    OURS_NUMPY: {LOGITS: xent_numpy},
+}
 
 PEERS = {
-    "torch": Peer("F.cross_entropy(x, y)", torch_eager),
-    "torch-upcast": Peer("F.cross_entropy(x.float(), y)", torch_upcast, dtypes=HALF),
-    "torch-compile": Peer("torch.compile(F.cross_entropy)", torch_compile, compiles=True),
-    "numpy": Peer("the blog post's NumPy formulas", numpy_sources, OURS_NUMPY, NUMPY),
-    "scipy": Peer("scipy.special.log_softmax", scipy_special, OURS_NUMPY, NUMPY, ("scipy",)),
+    "torch": Peer("F.cross_entropy(x, y)", {LOGITS: torch_eager, LINEAR: heads.torch_eager}),
+    "torch-chunked": Peer("F.linear_cross_entropy(h, W, y)", {LINEAR: heads.torch_chunked}),
+    "torch-upcast": Peer("F.cross_entropy(x.float(), y)", {LOGITS: torch_upcast}, dtypes=HALF),
+    "torch-compile": Peer(
+        "torch.compile(F.cross_entropy)",
+        {LOGITS: torch_compile, LINEAR: heads.torch_compile},
+        compiles=True,
+    ),
+    "numpy": Peer("the blog post's NumPy formulas", {LOGITS: numpy_sources}, OURS_NUMPY, NUMPY),
+    "scipy": Peer(
+        "scipy.special.log_softmax", {LOGITS: scipy_special}, OURS_NUMPY, NUMPY, ("scipy",)
+    ),
     "optax": Peer(
         "optax.softmax_cross_entropy_with_integer_labels under jax.jit",
-        optax_jit,
+        {LOGITS: optax_jit},
         needs=("jax", "optax"),
         compiles=True,
         pinned=True,
@@ -226,8 +242,13 @@ PEERS = {
 }
 
 
-def work_of(subject: str, logits: Array, target: Array) -> dict[str, Work]:
-    """The work of a peer or of xent, by its name in a Report."""
+def able(peer: str, case: Case | Head) -> bool:
+    """Whether a peer computes a case."""
+    return case.suite in PEERS[peer].work and case.dtype in PEERS[peer].dtypes
+
+
+def work_of(subject: str, case: Case | Head, arrays: tuple) -> dict[str, Work]:
+    """The work of a peer or of xent, by its name in a Report, on the arrays of a case."""
     if subject == OURS_IN_PLACE:
-        return {IN_PLACE: xent_torch(logits, target)[IN_PLACE]}
-    return (OWN[subject] if subject in OWN else PEERS[subject].work)(logits, target)
+        return {IN_PLACE: xent_torch(*arrays)[IN_PLACE]}
+    return (OWN[subject] if subject in OWN else PEERS[subject].work)[case.suite](*arrays)

@@ -6,7 +6,7 @@ import json
 import statistics
 from collections.abc import Sequence
 from dataclasses import asdict, dataclass, field
-from typing import Any
+from typing import Any, NamedTuple
 
 VERSION = 1
 OURS = "xent"  # beside a peer's name, in dictionaries by subject
@@ -25,8 +25,9 @@ class Spread:
 class Check:
     """How far a result is from a float64 computation; None where it is not finite, or not given.
 
-    The error of the loss, and the largest error of an entry of the gradient, are relative to the
-    right value. `first_seconds` is the time of the first call, which compiles where anything does.
+    The error of the loss, and the largest error of an entry of the gradient (of a linear head, of a
+    gradient in norm), are relative to the right value. `first_seconds` is the time of the first
+    call, which compiles where anything does.
     """
 
     case: str
@@ -38,6 +39,20 @@ class Check:
     gradient: float | None
     passed: bool
     first_seconds: float
+
+
+class Errors(NamedTuple):
+    """Relative to the right value: of the loss, and of the gradient; and what they may be."""
+
+    loss: float
+    gradient: float | None
+    limits: tuple[float, float]
+
+    @property
+    def within(self) -> bool:
+        """Whether they are no larger than they may be; a NaN is."""
+        loss, gradient = self.limits
+        return self.loss <= loss and (self.gradient is None or self.gradient <= gradient)
 
 
 @dataclass(frozen=True)

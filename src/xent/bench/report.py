@@ -11,11 +11,11 @@ from xent.bench.peers import OURS_IN_PLACE, OURS_NUMPY, PEERS
 from xent.bench.records import OURS, Check, Measurement, Report, Spread
 
 BEGIN, END = "<!-- begin: xent bench -->", "<!-- end: xent bench -->"
-FLOORS = ("sum", "copy", "clone")
+FLOORS = ("sum", "copy", "clone", "product", "three products")
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 WAITED = 0.05  # of the time; what is more is told
 TIMES = (
-    "xent's time; it over that of each floor (/ sum, / copy, / clone); and the time of each peer "
+    "xent's time; it over that of each floor (/ sum, for example); and the time of each peer "
     "over xent's. Median of the rounds, and below it the least and the largest. Below 1, xent is "
     "slower."
 )

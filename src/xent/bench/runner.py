@@ -13,8 +13,9 @@ from dataclasses import asdict
 from datetime import UTC, datetime
 
 from xent.bench import machine
-from xent.bench.cases import Case
+from xent.bench.cases import LOGITS, Case, Head
 from xent.bench.peers import OURS_IN_PLACE, PEERS
+from xent.bench.peers import able as computes
 from xent.bench.records import OURS, Omission, Report
 from xent.bench.worker import Job, Line, failure
 
@@ -26,7 +27,7 @@ MEMORY_ALLOCATOR = {"MALLOC_MMAP_THRESHOLD_": "131072", "MALLOC_TRIM_THRESHOLD_"
 
 
 def benchmark(
-    cases: Sequence[Case],
+    cases: Sequence[Case | Head],
     peers: Sequence[str],
     threads: Sequence[int],
     seconds: float,
@@ -78,18 +79,22 @@ def benchmark(
 
 
 def jobs(
-    cases: Sequence[Case], peers: Sequence[str], threads: Sequence[int], seconds: float, seed: int
+    cases: Sequence[Case | Head],
+    peers: Sequence[str],
+    threads: Sequence[int],
+    seconds: float,
+    seed: int,
 ) -> Iterator[Job]:
     """The times of every peer on every case, and the memory of every implementation."""
     for case in cases:
-        able = [name for name in peers if case.dtype in PEERS[name].dtypes]
+        able = [name for name in peers if computes(name, case)]
         for number in threads:
             for name in able:
                 yield Job("time", name, case.name, number, seconds, seed)
         if case.bytes < MEMORY_BYTES or not able:
             continue
         own = dict.fromkeys(PEERS[name].ours for name in able)
-        in_place = [OURS_IN_PLACE] if OURS in own else []
+        in_place = [OURS_IN_PLACE] if OURS in own and case.suite == LOGITS else []
         for name in (*own, *in_place, *able):
             yield Job("memory", name, case.name, threads[0], seconds, seed)
 

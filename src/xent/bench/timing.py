@@ -7,10 +7,11 @@ import math
 import time
 from pathlib import Path
 
-from xent.bench.peers import Work
+from xent.bench.work import Work
 
 SAMPLE_SECONDS = 1e-3  # a shorter call is repeated until a sample lasts this long
 LEAST_ROUNDS, MOST_ROUNDS = 5, 200
+LONG, LEAST_LONG_ROUNDS = 4.0, 3  # seconds of a round, of which fewer have to do
 TASKS = Path("/proc/self/task")  # Linux
 
 
@@ -30,7 +31,8 @@ class Times:
 
 
 def interleaved(subjects: dict[str, Work], seconds: float) -> Times:
-    """Rounds for that many seconds, LEAST_ROUNDS at least, after a warm-up.
+    """Rounds for that many seconds, LEAST_ROUNDS of them at least, or LEAST_LONG_ROUNDS of long
+    ones, after a warm-up.
 
     A call that a sample repeats is made once more before it, not timed: it finds the caches and the
     threads as it leaves them, not as the subject before did.
@@ -43,7 +45,7 @@ def interleaved(subjects: dict[str, Work], seconds: float) -> Times:
     try:
         begin, waits = time.perf_counter(), _waits()
         end = begin + seconds
-        while times.rounds < LEAST_ROUNDS or (
+        while times.rounds < _least(times) or (
             times.rounds < MOST_ROUNDS and time.perf_counter() < end
         ):
             for name in order:
@@ -58,6 +60,12 @@ def interleaved(subjects: dict[str, Work], seconds: float) -> Times:
         if collecting:
             gc.enable()
     return times
+
+
+def _least(times: Times) -> int:
+    """How many rounds there have to be."""
+    long = times.rounds and sum(wall[0] for wall in times.wall.values()) > LONG
+    return LEAST_LONG_ROUNDS if long else LEAST_ROUNDS
 
 
 def sample(work: Work, calls: int) -> tuple[float, float]:
@@ -96,7 +104,8 @@ def _share(
 
 def _enough(work: Work) -> int:
     """How many calls a sample takes, found while warming up."""
-    sample(work, 1)
+    if sample(work, 1)[0] > 1:  # second: warm enough
+        return 1
     calls = 1
     while True:
         lasted = sample(work, calls)[0] * calls

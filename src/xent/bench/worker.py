@@ -12,15 +12,16 @@ import re
 import sys
 import time
 from collections.abc import Iterator
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, replace
 from typing import Any
 
 from xent.bench import check
-from xent.bench.cases import BOTH, FORWARD, IN_PLACE, QUANTITIES, Case, named
+from xent.bench.cases import BOTH, FORWARD, IN_PLACE, LINEAR, QUANTITIES, Case, Head, named
 from xent.bench.memory import extra_bytes
-from xent.bench.peers import PEERS, Work, drawn, floors, work_of
+from xent.bench.peers import PEERS, drawn, floors, work_of
 from xent.bench.records import OURS, Check, Measurement, Memory, Omission, ratios, rounded, spread
 from xent.bench.timing import interleaved
+from xent.bench.work import Work
 
 Line = tuple[str, Any]
 
@@ -51,14 +52,14 @@ def run(job: Job) -> Iterator[Line]:
         yield failure(job, reason(error))
 
 
-def timed(job: Job, case: Case) -> Iterator[Line]:
+def timed(job: Job, case: Case | Head) -> Iterator[Line]:
     """A check of each quantity, and times of those that pass."""
     import torch
 
     torch.set_num_threads(job.threads)
-    logits, target = drawn(case, job.seed)
-    theirs = work_of(job.subject, logits, target)
-    ours = work_of(PEERS[job.subject].ours, logits, target)
+    arrays = drawn(case, job.seed)
+    theirs = work_of(job.subject, case, arrays)
+    ours = work_of(PEERS[job.subject].ours, case, arrays)
     for quantity in QUANTITIES:
         beside = quantity if quantity == FORWARD else BOTH
         if quantity not in ours or beside not in theirs:
@@ -66,17 +67,17 @@ def timed(job: Job, case: Case) -> Iterator[Line]:
         pair = {OURS: ours[quantity], job.subject: theirs[beside]}
         yield "tick", f"{quantity}: check"
         right = True
-        for kind, found in checked(job, case, quantity, pair, logits, target):
+        for kind, found in checked(job, case, quantity, pair, arrays):
             right = right and kind == "checks" and found["passed"]
             yield kind, found
         if right:
             yield "tick", quantity
-            floor = floors(logits, quantity)
+            floor = floors(case, arrays, quantity)
             yield "measurements", asdict(measured(job, quantity, pair, floor))
 
 
 def checked(
-    job: Job, case: Case, quantity: str, pair: dict[str, Work], logits: Any, target: Any
+    job: Job, case: Case | Head, quantity: str, pair: dict[str, Work], arrays: tuple
 ) -> Iterator[Line]:
     """The first call of each subject, timed, and how far its result is off."""
     results, first = {}, {}
@@ -87,7 +88,7 @@ def checked(
         except Exception as error:
             yield failure(job, f"{quantity}: {subject}: {reason(error)}")
         first[subject] = time.perf_counter() - start
-    for subject, found in check.errors(case, logits, target, results).items():
+    for subject, found in check.errors(case, arrays, results).items():
         made = Check(
             job.case,
             job.subject,
@@ -96,7 +97,7 @@ def checked(
             subject,
             check.finite(found.loss),
             check.finite(found.gradient),
-            found.within(subject, case.dtype),
+            found.within,
             rounded(first[subject]),
         )
         yield "checks", asdict(made)
@@ -121,7 +122,7 @@ def measured(job: Job, quantity: str, pair: dict[str, Work], floor: dict[str, Wo
     )
 
 
-def remembered(job: Job, case: Case) -> Iterator[Line]:
+def remembered(job: Job, case: Case | Head) -> Iterator[Line]:
     """The peak of memory of forward and backward, in place where that is the job; or of forward.
 
     Code is loaded at a small size before, but compiled at its own.
@@ -131,10 +132,10 @@ def remembered(job: Job, case: Case) -> Iterator[Line]:
     torch.set_num_threads(job.threads)
     compiles = job.subject in PEERS and PEERS[job.subject].compiles
     if not compiles:
-        small = drawn(Case((2, 3), case.dtype), job.seed)
-        for work in work_of(job.subject, *small).values():
+        small = replace(case, shape=(2, 3, 5)[: 2 + (case.suite == LINEAR)])
+        for work in work_of(job.subject, small, drawn(small, job.seed)).values():
             work.once()
-    works = work_of(job.subject, *drawn(case, job.seed))
+    works = work_of(job.subject, case, drawn(case, job.seed))
     quantity = next(name for name in (BOTH, IN_PLACE, FORWARD) if name in works)
     work = works[quantity]
     if compiles:

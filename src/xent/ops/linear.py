@@ -30,7 +30,7 @@ from xent.ops import Result
 from xent.ops.exact import row_sum, take_last
 from xent.ops.rows import weighted
 from xent.ops.stats import IGNORED, INVALID, RowStats, silence, weight_at
-from xent.ops.tiles import Engine, Head, Sums, cuts, lengths, of_slab, some
+from xent.ops.tiles import Engine, Head, Sums, cuts, lengths, of_rows, of_slab, some
 
 
 class Slab(NamedTuple):
@@ -122,13 +122,13 @@ class LinearStats:
     def _forward(self, xp: Any, arrays: tuple, engine: Engine) -> Result:
         head, target, weight = self.head(arrays), *arrays[-2:]
         n, classes = lengths(head)
-        size, work = engine.tile(head), engine.work(head)
+        size = engine.tile(head)
         rows = list(cuts(n, size.rows))
         found: list = [None] * len(rows)
         for slab in cuts(classes, size.classes):
-            rights, bias = of_slab(xp, head, slab, work)
+            rights, bias = of_slab(engine, head, slab)
             for i, cut in enumerate(rows):
-                lefts = [xp.astype(left[cut], work, copy=False) for left, _ in head.pairs]
+                lefts = of_rows(engine, head, cut)
                 x = engine.logits(lefts, rights, bias)
                 part = self._slab(engine, x, some(target, cut), weight, slab, classes)
                 found[i] = part if found[i] is None else _merged(xp, found[i], part)
@@ -155,9 +155,9 @@ class LinearStats:
         sums = Sums(engine, arrays, wanted, work)
         rows, three = list(cuts(n, size.rows)), (any(wanted[:-2]), *wanted[-2:])
         for slab in cuts(classes, size.classes):
-            rights, bias = of_slab(xp, head, slab, work)
+            rights, bias = of_slab(engine, head, slab)
             for cut in rows:
-                lefts = [xp.astype(left[cut], work, copy=False) for left, _ in head.pairs]
+                lefts = of_rows(engine, head, cut)
                 x = engine.logits(lefts, rights, bias)
                 ends = (some(target, cut), *(some(a, cut) for a in (*residuals, *g)))
                 t, kept, by = ends[0], ends[1:5], ends[5:]
@@ -182,9 +182,9 @@ class LinearStats:
             return losses, self._vjp(xp, arrays, result.residuals, g, wanted, engine)
         sums, found = Sums(engine, arrays, wanted, work), []
         whole, three = slice(0, classes), (any(wanted[:-2]), *wanted[-2:])
-        rights, bias = of_slab(xp, head, whole, work)
+        rights, bias = of_slab(engine, head, whole)
         for cut in cuts(n, size.rows):
-            lefts = [xp.astype(left[cut], work, copy=False) for left, _ in head.pairs]
+            lefts = of_rows(engine, head, cut)
             x = engine.logits(lefts, rights, bias)[:, None, :]
             given = (x, some(target, cut), weight)
             losses, made = engine.both(self.stats, given, objective, cut, three)

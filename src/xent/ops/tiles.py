@@ -48,6 +48,12 @@ def tile(n: int, classes: int, width: int, size: int, limit: int | None, over: s
     return Tile(tall, max(1, min(classes, room // (tall + width))))
 
 
+def product_dtype(xp: Any, arrays: Any) -> Any:
+    """The dtype of products: that of all floating arrays together, at least float32."""
+    wide = any(a is not None and a.dtype == xp.float64 for a in arrays)
+    return xp.float64 if wide else xp.float32
+
+
 def cuts(length: int, step: int) -> Iterator[slice]:
     """Slices of at most `step`, in order, of about equal length."""
     if length == 0:
@@ -63,14 +69,20 @@ class Engine:
         self.xp, self.limit, self.over = xp, limit, over
 
     def work(self, head: Head) -> Any:
-        """The dtype of products: that of all arrays together, at least float32."""
-        arrays = [a for pair in head.pairs for a in pair]
-        arrays += [] if head.bias is None else [head.bias]
-        return self.xp.result_type(*(a.dtype for a in arrays), self.xp.float32)
+        """The dtype that products are summed in: that of all arrays together, at least float32."""
+        return product_dtype(self.xp, (*(a for pair in head.pairs for a in pair), head.bias))
+
+    def operand(self, head: Head) -> Any:
+        """The dtype of what is multiplied."""
+        return self.work(head)
+
+    def narrowed(self, dlogits: Any, operand: Any) -> Any:
+        """A gradient by logits as what is multiplied."""
+        return self.xp.astype(dlogits, operand, copy=False)
 
     def tile(self, head: Head) -> Tile:
-        work = self.work(head)
-        size = 8 if work == self.xp.float64 else 4
+        work, operand = self.work(head), self.operand(head)
+        size = (8 if work == self.xp.float64 else 4) + (0 if operand == work else 2)
         rights = [right for _, right in head.pairs]
         width = sum(2 * r.shape[1] for r in rights if r.dtype != work)
         n, classes = head.pairs[0][0].shape[0], rights[0].shape[0]
@@ -91,6 +103,11 @@ class Engine:
         """out = left @ right, or out += left @ right."""
         made = self.xp.matmul(left, right)
         out[...] = out + made if add else made
+
+    def mend(
+        self, by_left: Any, by_right: Any, whole: Any, narrow: Any, left: Any, right: Any
+    ) -> None:
+        """Add to two gradients, each None where it is not wanted, what narrowing lost of most."""
 
     def kept(self, target: Any) -> Any:
         """The numbers of the rows that take part; None for all, or where nobody looks."""
@@ -157,6 +174,9 @@ class Sums:
         dx = dx[:, 0, :]
         if self.wanted[last - 2]:
             self.sums[last - 2][slab] += xp.sum(dx, axis=0, dtype=xp.float64)
+        whole = dx
+        if any(self.wanted[: last - 2]):
+            dx = self.engine.narrowed(whole, lefts[0].dtype)
         for i, (left, right) in enumerate(zip(lefts, rights, strict=True)):
             if self.wanted[2 * i]:
                 self.engine.multiply(self.sums[2 * i][cut], dx, right, slab.start > 0)
@@ -165,6 +185,9 @@ class Sums:
                     self._begin(2 * i + 1, slab)
                 turned = xp.permute_dims(dx, (1, 0))
                 self.engine.multiply(self.open[2 * i + 1], turned, left, cut.start > 0)
+            if dx.dtype != whole.dtype:
+                by_left = self.sums[2 * i][cut] if self.wanted[2 * i] else None
+                self.engine.mend(by_left, self.open[2 * i + 1], whole, dx, left, right)
 
     def _begin(self, i: int, slab: slice) -> None:
         whole = self.sums[i][slab]
@@ -192,10 +215,17 @@ def lengths(head: Head) -> tuple[int, int]:
     return left.shape[0], right.shape[0]
 
 
-def of_slab(xp: Any, head: Head, slab: slice, work: Any) -> tuple[list, Any]:
-    """The weights and the bias of some classes, in the dtype of the products."""
-    rights = [xp.astype(right[slab], work, copy=False) for _, right in head.pairs]
+def of_slab(engine: Engine, head: Head, slab: slice) -> tuple[list, Any]:
+    """The weights of some classes as they are multiplied, and their bias."""
+    xp, work, operand = engine.xp, engine.work(head), engine.operand(head)
+    rights = [xp.astype(right[slab], operand, copy=False) for _, right in head.pairs]
     return rights, None if head.bias is None else xp.astype(head.bias[slab], work, copy=False)
+
+
+def of_rows(engine: Engine, head: Head, cut: slice) -> list:
+    """What some rows are made of, as it is multiplied."""
+    operand = engine.operand(head)
+    return [engine.xp.astype(left[cut], operand, copy=False) for left, _ in head.pairs]
 
 
 def some(array: Any, cut: slice) -> Any:
