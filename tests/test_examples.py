@@ -5,9 +5,17 @@ from __future__ import annotations
 import math
 import re
 import runpy
+import sys
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+import torch
+from matplotlib import image
+
+import xent.nn
 
 EXAMPLES = Path(__file__).parents[1] / "examples"
 
@@ -28,7 +36,7 @@ def numbers(text: str) -> list[float]:
 
 def test_every_example_has_a_test_here() -> None:
     names = {f"test_{file.stem}" for file in EXAMPLES.glob("*.py")}
-    assert len(names) == 4
+    assert len(names) == 5
     assert names <= globals().keys()
 
 
@@ -90,3 +98,99 @@ def test_measures(printed: str) -> None:
     )
     assert numbers(umbrella) == [round(tells, 3)]
     assert numbers(normal) == [round(math.log(4 * math.sqrt(2 * math.pi * math.e)), 4)]
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Matrices this small only wait for a second thread."""
+    threads = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(threads)
+
+
+def language_model(*options: object) -> dict[str, Any]:
+    """What the example defines; run with these options, or only loaded where there are none."""
+    file = str(EXAMPLES / "tiny_language_model.py")
+    with pytest.MonkeyPatch.context() as patched:
+        patched.setattr(sys, "argv", [file, *map(str, options)])
+        return runpy.run_path(file, run_name="__main__" if options else "loaded")
+
+
+def test_tiny_language_model(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    calls: list[str] = []
+
+    def watched(name: str, function: Callable[..., Any]) -> Callable[..., Any]:
+        def call(*arguments: Any) -> Any:
+            calls.append(name)
+            return function(*arguments)
+
+        return call
+
+    functional, ours = torch.nn.functional, xent.nn.LinearCrossEntropyLoss
+    monkeypatch.setattr(functional, "cross_entropy", watched("torch", functional.cross_entropy))
+    monkeypatch.setattr(ours, "forward", watched("xent", ours.forward))
+    picture = tmp_path / "picture.png"
+    sizes = "--vocabulary", 1000, "--tokens", 256, "--width", 16
+    with one_thread():
+        language_model("--steps", 15, *sizes, "--seed", seed, "--figure", picture)
+    out, err = capsys.readouterr()
+    assert err == ""
+    assert calls == ["torch", "xent"] * 16, "15 steps, and one whose memory is measured"
+
+    assert re.search(r"head: 1,000 entries, of which 9\d\d occur", out)
+    rows = [line for line in out.splitlines() if line.startswith(("torch ", "xent "))]
+    theirs, mine = map(numbers, rows)
+    assert theirs[0] == pytest.approx(math.log(1000), abs=0.3)
+    assert theirs[1] < theirs[0] - 0.5
+    assert mine[:2] == pytest.approx(theirs[:2], abs=1e-4)
+    (gap,) = re.findall(r"between the curves: (\d\.\de[-+]\d+) nats per token", out)
+    assert float(gap) < 1e-4, "measured: 1e-6"
+    assert min(theirs[2], mine[2]) > 0, "milliseconds"
+    assert all(re.search(r" (\d+\.\d|not told)$", row) for row in rows), "mebibytes"
+    assert image.imread(picture).std() > 0
+    assert out.splitlines()[-1] == f"picture: {picture}"
+
+
+def test_the_language_model_learns_all_of_its_text() -> None:
+    example = language_model()
+    text = "\n\n".join(example["topics"].values())
+    pieces = example["pieces_of"](text)
+    assert "".join(pieces) == text
+    for size in (len(set(text)), 2000, 32_000):  # characters alone; some words; room for all
+        entries = example["vocabulary"](pieces, size)
+        assert list(entries.values()) == list(range(len(entries)))
+        assert len(entries) <= size
+        spelt = list(entries)
+        codes = example["encoded"](pieces, entries).tolist()
+        assert "".join(spelt[code] for code in codes) == text
+
+
+def test_the_language_models_start_the_same_and_tie_their_heads(seed: int) -> None:
+    theirs, ours = language_model()["models"](8, 100, seed).values()
+    assert theirs.loss.linear.weight is theirs.embedding.weight
+    assert ours.loss.linear.weight is ours.embedding.weight
+    assert ours.embedding.weight is not theirs.embedding.weight
+    for one, other in zip(theirs.parameters(), ours.parameters(), strict=True):
+        assert torch.equal(one, other)
+
+
+@pytest.mark.parametrize(
+    ("options", "told"),
+    [
+        (("--vocabulary", 20), "characters, each of them an entry"),
+        (("--tokens", 31), "expected 1 step or more, of a multiple of 32 tokens"),
+        (("--steps", 0), "expected 1 step or more, of a multiple of 32 tokens"),
+        (("--figure", "no/such/folder.png"), "no/such is not a folder"),
+    ],
+)
+def test_the_language_model_refuses_sizes_that_cannot_be(
+    options: tuple[object, ...], told: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(SystemExit):
+        language_model(*options)
+    assert told in capsys.readouterr().err
