@@ -19,7 +19,7 @@ def close(got, right):
     torch.testing.assert_close(got, right, rtol=1e-9, atol=1e-11)
 
 
-def functions(rng, soft, n=N, d=D, v=V, chunk=None):
+def functions(rng, soft, n=N, d=D, v=V, chunk=None, over=None):
     """Ours and plain torch's, of hidden, weight and bias, and arrays for them."""
     h, w, b = (torch.from_numpy(rng.normal(size=s)) for s in ((n, d), (v, d), (v,)))
     weight = torch.from_numpy(rng.random(v))
@@ -30,7 +30,7 @@ def functions(rng, soft, n=N, d=D, v=V, chunk=None):
     options = {"label_smoothing": 0.1, "weight": weight}
 
     def ours(h, w, b, **more):
-        plan = None if chunk is None else xent.Plan(chunk_bytes=chunk)
+        plan = None if chunk is None else xent.Plan(chunk_bytes=chunk, chunk_over=over)
         return xent.linear_cross_entropy(h, w, target, linear_bias=b, plan=plan, **options, **more)
 
     def plain(h, w, b, **more):
@@ -62,6 +62,14 @@ def test_torch_func(rng, soft):
     close(jacrev(jacrev(ours))(*arrays), hessian(plain)(*arrays))
     close(jacfwd(jacfwd(ours))(*arrays), hessian(plain)(*arrays))
     close(jacfwd(jacrev(jacfwd(ours)))(*arrays), jacfwd(jacrev(jacfwd(plain)))(*arrays))
+
+
+@pytest.mark.parametrize("over", ["rows", "classes"])
+def test_a_hessian_of_many_tiles(rng, over):
+    n, d, v = 3, 3, 7
+    chunk = 64 * v * 2 if over == "rows" else 8 * n * 3  # 2 rows at a time; 3 classes
+    ours, plain, arrays = functions(rng, False, n, d, v, chunk, over)
+    close(hessian(ours, (0, 1, 2))(*arrays), hessian(plain, (0, 1, 2))(*arrays))
 
 
 @KINDS

@@ -225,3 +225,26 @@ def test_a_bad_target_names_its_row(rng):
     plan = xent.Plan(check_targets=False)
     rows = xent.linear_cross_entropy(h, w, target, reduction="none", plan=plan)
     assert np.flatnonzero(rows.detach().isnan().numpy()).tolist() == [4]
+
+
+@pytest.mark.parametrize("over", ["rows", "classes"])
+@pytest.mark.parametrize("options", [{}, {"reduction": "none", "label_smoothing": 0.1}], ids=str)
+def test_a_bias_is_added_once_however_many_blocks_there_are(rng, over, options):
+    n, d, v = 70, 300, 1301
+    h = torch.from_numpy(rng.normal(size=(n, d)) / 16).requires_grad_()
+    w = torch.from_numpy(rng.normal(size=(v, d))).requires_grad_()
+    b = torch.from_numpy(10 * rng.normal(size=v)).requires_grad_()
+    target = torch.from_numpy(rng.integers(0, v, n))
+    plan = xent.Plan(chunk_bytes=8 * 70 * 200, chunk_over=over)  # 10 rows, or 200 classes
+    loss = xent.linear_cross_entropy(h, w, target, linear_bias=b, plan=plan, **options)
+    right = plain(h, w, b, target, **options)
+    close(loss, right)
+    up = torch.from_numpy(np.asarray(rng.normal(size=tuple(loss.shape))))
+    close(torch.autograd.grad(loss, (h, w, b), up), torch.autograd.grad(right, (h, w, b), up))
+    numbers = [a.detach().numpy() for a in (h, w, target, b)]
+    given = {"linear_bias": numbers[3], "plan": plan, **options}
+    value, vjp = xent.linear_cross_entropy_vjp(*numbers[:3], **given)
+    close(torch.as_tensor(value), right.detach())
+    found = vjp(np.ones_like(value))
+    expected = torch.autograd.grad(plain(h, w, b, target, **options).sum(), (h, w, b))
+    close(tuple(map(torch.from_numpy, found)), expected)

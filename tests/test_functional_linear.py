@@ -99,13 +99,31 @@ def test_torch(rng, soft, dtype):
                 torch.testing.assert_close(mine.double(), theirs, rtol=tol, atol=tol)
 
 
-def test_the_oracle(rng):
-    h, w, b, target, _ = arrays_of(rng, False, False)
-    logits = (h @ w.T + b).tolist()
-    for i in range(4):
-        row = xent.linear_cross_entropy(h[i], w, target[i] if i != 3 else 2, linear_bias=b)
-        right = oracle.cross_entropy([logits[i]], [int(target[i]) if i != 3 else 2])
-        np.testing.assert_allclose(row, float(right), rtol=1e-12)
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+@pytest.mark.parametrize("soft", [False, True])
+def test_the_oracle(rng, soft, reduction):
+    # eighths, of which products and sums are exact: the oracle is given the logits themselves
+    h, w, b = (rng.integers(-16, 17, shape) / 8 for shape in ((4, 3), (5, 3), (5,)))
+    logits, weight = h @ w.T + b, rng.random(5)
+    target = rng.dirichlet(np.ones(5), 4) if soft else np.array([3, -100, 0, 4])
+    options = {"label_smoothing": 0.1, "z_loss": 0.01, "reduction": reduction}
+    right = oracle.cross_entropy(logits, target, weight, **options)
+    upstream = rng.normal(size=np.shape(right))
+    found = oracle.cross_entropy_grad(logits, target, weight, upstream=upstream, **options)
+    dlogits = found.dlogits.astype(float)
+    for plan in (None, xent.Plan(chunk_bytes=80, chunk_over="classes")):
+        given = {"linear_bias": b, "weight": weight, "plan": plan, **options}
+        loss, vjp = xent.linear_cross_entropy_vjp(h, w, target, **given)
+        np.testing.assert_allclose(loss, np.asarray(right).astype(float), rtol=1e-14)
+        leaves = [torch.from_numpy(a).requires_grad_() for a in (h, w, b)]
+        given |= {"linear_bias": leaves[2], "weight": torch.from_numpy(weight)}
+        ours = xent.linear_cross_entropy(*leaves[:2], torch.from_numpy(target), **given)
+        np.testing.assert_allclose(ours.detach(), np.asarray(right).astype(float), rtol=1e-14)
+        got = torch.autograd.grad(ours, leaves, torch.from_numpy(np.asarray(upstream)))
+        expected = dlogits @ w, dlogits.T @ h, dlogits.sum(0)
+        for mine, theirs, exact in zip(vjp(upstream), got, expected, strict=True):
+            np.testing.assert_allclose(mine, exact, rtol=1e-12, atol=1e-14)
+            np.testing.assert_allclose(theirs, exact, rtol=1e-12, atol=1e-14)
 
 
 @pytest.mark.parametrize("heads", [(), (2,), (2, 3)])
@@ -223,3 +241,28 @@ def test_dtypes_are_promoted_and_gradients_are_given_back(rng):
     right = F.cross_entropy(h.float() @ w.T, target.long())
     torch.testing.assert_close(loss, right)
     torch.testing.assert_close(dw, torch.autograd.grad(right, w)[0])
+
+
+@pytest.mark.parametrize("dtype", ["uint8", "uint16", "uint32", "uint64"])
+def test_targets_of_unsigned_integers(rng, dtype):
+    h, w, b, target, _ = arrays_of(rng, False, False)
+    target[3] = 200
+    unsigned = target.astype(dtype)
+    for options in ({}, {"reduction": "none", "plan": PLANS[2]}):
+        given = {"ignore_index": 200, **options}
+        right, pull = xent.linear_cross_entropy_vjp(h, w, target, linear_bias=b, **given)
+        loss, vjp = xent.linear_cross_entropy_vjp(h, w, unsigned, linear_bias=b, **given)
+        np.testing.assert_array_equal(loss, right)
+        assert all(map(np.array_equal, vjp(1.0), pull(1.0)))
+        leaves = [torch.from_numpy(a).requires_grad_() for a in (h, w, b)]
+        found = [
+            xent.linear_cross_entropy(*leaves[:2], t, linear_bias=leaves[2], **given)
+            for t in (torch.from_numpy(target), torch.from_numpy(unsigned))
+        ]
+        assert torch.equal(*found)
+        gradients = [torch.autograd.grad(loss.sum(), leaves) for loss in found]
+        assert all(map(torch.equal, *gradients))
+    unsigned[5] = 100
+    for convert in (np.asarray, torch.from_numpy):
+        with pytest.raises(IndexError, match="target has value 100 at row 5"):
+            xent.linear_cross_entropy(*map(convert, (h, w, unsigned)), ignore_index=200)

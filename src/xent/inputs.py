@@ -38,6 +38,8 @@ class Rows:
     axis: int | None  # of the classes in the caller's logits; None where each row is an element
     dtype: Any  # of the result
     more: tuple = ()  # further arrays that the op takes
+    origin: tuple[int, ...] = ()  # where the target begins in the caller's
+    source = "the logits"  # what the other arrays are to fit
 
     @property
     def indexed(self) -> bool:
@@ -62,8 +64,8 @@ class Rows:
         """The same rows with class indices replaced by codes, after checking them."""
         if not self.indexed:
             return self
-        classes = self.logits.shape[-1]
-        codes = target_codes(self.xp, self.target, classes, spec, self.shape if check else None)
+        classes, shape = self.logits.shape[-1], self.shape if check else None
+        codes = target_codes(self.xp, self.target, classes, spec, shape, self.origin)
         return replace(self, target=codes)
 
     def per_row(self, values: Any, dtype: Any) -> Any:
@@ -97,8 +99,10 @@ def is_torch(array: Any) -> bool:
     return torch is not None and isinstance(array, torch.Tensor)
 
 
-def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
-    """`value` as an array: itself, or a Python number or nested list made an array like `like`."""
+def as_array(
+    function: str, name: str, value: Any, like: Any = None, source: str = "the logits"
+) -> Any:
+    """`value` as an array: itself, or a number or list made one like `like`, the `source`."""
     if isinstance(value, (list, tuple, int, float)) and not isinstance(value, bool):
         try:
             made = np.asarray(value)
@@ -117,11 +121,11 @@ def as_array(function: str, name: str, value: Any, like: Any = None) -> Any:
         return _not_an_array(function, name, value)
     if like is not None and namespace(value) is not namespace(like):
         has, wanted = (f"type {_type_name(a)}" for a in (value, like))
-        raise bad(TypeError, function, name, has, f"{wanted[5:]}, as the logits")
+        raise bad(TypeError, function, name, has, f"{wanted[5:]}, as {source}")
     where = getattr(value, "device", None)
     if like is not None and where != like.device:
         has = f"device {where}"
-        raise bad(ValueError, function, name, has, f"{like.device}, as the logits")
+        raise bad(ValueError, function, name, has, f"{like.device}, as {source}")
     return value
 
 
@@ -249,13 +253,11 @@ def upstream_rows(spec: Spec, upstream: Any, rows: Rows) -> Any:
     """The cotangent of a loss: a number, or an array of the loss's shape; -> 0-d or (N, D)."""
     xp, work = rows.xp, rows.work
     shape = rows.shape if keeps_rows(spec.reduction) else ()
-    if not hasattr(upstream, "shape"):
-        if not isinstance(upstream, (list, tuple)):
-            if not isinstance(upstream, Real) or isinstance(upstream, bool):
-                return _not_an_array(spec.function, "upstream", upstream)
-            return xp.asarray(float(upstream), dtype=work, device=rows.device)
-        upstream = as_array(spec.function, "upstream", upstream, rows.logits)
-    upstream = as_array(spec.function, "upstream", upstream, rows.logits)
+    if not hasattr(upstream, "shape") and not isinstance(upstream, (list, tuple)):
+        if not isinstance(upstream, Real) or isinstance(upstream, bool):
+            return _not_an_array(spec.function, "upstream", upstream)
+        return xp.asarray(float(upstream), dtype=work, device=rows.device)
+    upstream = as_array(spec.function, "upstream", upstream, rows.logits, rows.source)
     if dtype_name(upstream) not in FLOATS + INTEGERS:
         has = f"dtype {dtype_name(upstream)}"
         raise bad(TypeError, spec.function, "upstream", has, "a real number or an array of them")
@@ -299,7 +301,12 @@ def no_kernel(reason: str) -> NoReturn:
 
 
 def target_codes(
-    xp: Any, target: Any, classes: int, spec: Spec, shape: tuple[int, ...] | None
+    xp: Any,
+    target: Any,
+    classes: int,
+    spec: Spec,
+    shape: tuple[int, ...] | None,
+    origin: tuple[int, ...] = (),
 ) -> Any:
     """(N, D) class indices as int64: IGNORED and INVALID stand for rows without a class.
 
@@ -322,7 +329,7 @@ def target_codes(
                 IndexError,
                 spec.function,
                 "target",
-                f"value {value}{_place(flat, shape)}",
+                f"value {value}{_place(flat, shape, origin)}",
                 f"a class in [0, {classes}) or ignore_index {spec.ignore_index}",
             )
     return xp.where(ignored, IGNORED, xp.where(inside, wide, INVALID))
@@ -372,10 +379,10 @@ def _broadcast(xp: Any, function: str, name: str, array: Any, shape: tuple[int, 
         raise bad(ValueError, function, name, _shape(array), expected) from None
 
 
-def _place(flat: int, shape: tuple[int, ...]) -> str:
+def _place(flat: int, shape: tuple[int, ...], origin: tuple[int, ...]) -> str:
     if len(shape) == 0:
         return ""
-    place = tuple(int(i) for i in np.unravel_index(flat, shape))
+    place = tuple(int(i) for i in np.add(np.unravel_index(flat, shape), origin or 0))
     return f" at row {place[0]}" if len(shape) == 1 else f" at {place}"
 
 

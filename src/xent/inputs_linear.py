@@ -8,6 +8,7 @@ from typing import Any
 
 from xent.errors import bad
 from xent.inputs import FLOATS, INTEGERS, Rows, as_array, dtype_name, floating, namespace
+from xent.ops.tiles import product_dtype
 from xent.spec import Spec
 
 
@@ -47,6 +48,7 @@ class LinearRows(Rows):
     low_rank: tuple = ()  # a, b and scale of an adapter
     hidden_shape: tuple[int, ...] = ()  # the caller's, shifted or not
     weight_shape: tuple[int, ...] = ()
+    source = "hidden"
 
     @property
     def pairs(self) -> tuple:
@@ -55,7 +57,7 @@ class LinearRows(Rows):
         if not self.low_rank:
             return first
         xp, (a, b, scale) = self.xp, self.low_rank
-        work = xp.result_type(self.hidden.dtype, a.dtype, xp.float32)
+        work = product_dtype(xp, (self.hidden, a))
         narrow = xp.matmul(
             xp.astype(self.hidden, work), xp.permute_dims(xp.astype(a, work), (1, 0))
         )
@@ -119,7 +121,7 @@ def linear_rows(
             ("weight", weight, (classes,)),
         )
     )
-    target = as_array(function, "target", target, hidden)
+    target = as_array(function, "target", target, hidden, "hidden")
     lead = shape[:-1]
     indexed = _is_indexed(function, lead, classes, heads, target, of_weight, soft)
     if not indexed and spec.ignore_index >= 0:
@@ -130,7 +132,7 @@ def linear_rows(
         lead = (*lead[:-1], lead[-1] - shift)
     parts = [hidden, linear_weight, linear_bias, weight, *low_rank[:2], None if indexed else target]
     xp = namespace(hidden)
-    dtype = xp.result_type(*(a.dtype for a in parts if a is not None), xp.float32)
+    dtype = product_dtype(xp, parts)
     n, many = prod(lead), prod(heads)
     one = xp.zeros((), dtype=dtype, device=hidden.device)
     if indexed:
@@ -156,6 +158,7 @@ def linear_rows(
         low_rank=low_rank,
         hidden_shape=shape,
         weight_shape=of_weight,
+        origin=(*(0 for _ in lead[:-1]), shift, *(0 for _ in heads)) if shift else (),
     )
 
 
@@ -170,7 +173,7 @@ def _of_classes(
     """A number for each class, checked, or None."""
     if array is None:
         return None
-    array = floating(function, name, as_array(function, name, array, hidden))
+    array = _of_head(function, name, array, hidden)
     if tuple(array.shape) != fits:
         expected = f"{fits} for linear_weight of shape {of_weight}"
         raise bad(ValueError, function, name, f"shape {tuple(array.shape)}", expected)
@@ -179,30 +182,31 @@ def _of_classes(
 
 def _weights(function: str, hidden: Any, given: Any) -> tuple[Any, tuple]:
     """The weight of a head, and a, b and scale of its adapter where there is one."""
-    low_rank: tuple = ()
-    if isinstance(given, LowRank):
-        a, b = (
-            floating(function, f"linear_weight.{n}", as_array(function, n, array, hidden))
-            for n, array in (("a", given.a), ("b", given.b))
-        )
-        low_rank, given = (a, b, given.scale), given.weight
-    array = as_array(function, "linear_weight", given, hidden)
-    array = floating(function, "linear_weight", array)
-    if array.ndim < 2:
-        has = f"shape {tuple(array.shape)}"
-        raise bad(ValueError, function, "linear_weight", has, "(V, D) or (V, d1, ..., dk, D)")
-    if low_rank:
-        a, b, _ = low_rank
-        rank = a.shape[0] if a.ndim else 0
-        for name, part, fits in (
-            ("linear_weight.weight", array, array.shape[:1] + array.shape[-1:]),
-            ("linear_weight.a", a, (rank, array.shape[-1])),
-            ("linear_weight.b", b, (array.shape[0], rank)),
-        ):
-            if tuple(part.shape) != tuple(fits):
-                expected = f"{tuple(fits)} for linear_weight.weight of shape {tuple(array.shape)}"
-                raise bad(ValueError, function, name, f"shape {tuple(part.shape)}", expected)
-    return array, low_rank
+    if not isinstance(given, LowRank):
+        array = _of_head(function, "linear_weight", given, hidden)
+        if array.ndim < 2:
+            has = f"shape {tuple(array.shape)}"
+            raise bad(ValueError, function, "linear_weight", has, "(V, D) or (V, d1, ..., dk, D)")
+        return array, ()
+    array, a, b = (
+        _of_head(function, f"linear_weight.{name}", getattr(given, name), hidden)
+        for name in ("weight", "a", "b")
+    )
+    shape, of_a = tuple(array.shape), tuple(a.shape)
+    if len(shape) != 2:
+        raise bad(ValueError, function, "linear_weight.weight", f"shape {shape}", "(V, D)")
+    if len(of_a) != 2 or of_a[1] != shape[1]:
+        expected = f"(R, {shape[1]}) for linear_weight.weight of shape {shape}"
+        raise bad(ValueError, function, "linear_weight.a", f"shape {of_a}", expected)
+    if tuple(b.shape) != (shape[0], of_a[0]):
+        expected = f"{(shape[0], of_a[0])} for linear_weight.weight of shape {shape}"
+        expected += f" and linear_weight.a of shape {of_a}"
+        raise bad(ValueError, function, "linear_weight.b", f"shape {tuple(b.shape)}", expected)
+    return array, (a, b, given.scale)
+
+
+def _of_head(function: str, name: str, value: Any, hidden: Any) -> Any:
+    return floating(function, name, as_array(function, name, value, hidden, "hidden"))
 
 
 def _is_indexed(

@@ -73,7 +73,13 @@ class TorchEngine(linear.KernelEngine):
         return made
 
     def mend(
-        self, by_left: Any, by_right: Any, whole: Tensor, narrow: Tensor, left: Tensor, right: Tensor
+        self,
+        by_left: Any,
+        by_right: Any,
+        whole: Tensor,
+        narrow: Tensor,
+        left: Tensor,
+        right: Tensor,
     ) -> None:
         # The entries of the target and of the likeliest class are the large ones of a row: what
         # their rounding loses counts for more than that of all others, and costs no product.

@@ -1,6 +1,7 @@
 """Ops as operators registered with torch: what torch.compile leaves whole, so that a kernel runs.
 
-`xent::forward` and `xent::vjp` are any op of `WAYS` on tensors in main memory. A schema has no
+`xent::forward` and `xent::vjp` are any op of `WAYS` on tensors in main memory; those of a linear
+head compute tiles of logits when they run, so that no compiler keeps any. A schema has no
 frozen records: an op and a plan travel as a text and the numbers that the text leaves open, real
 ones in a tensor, where a compiler compiles once for all their values. Arrays, outputs and gradients
 that are None are left out.
@@ -19,8 +20,10 @@ from torch import Tensor
 from torch.autograd import forward_ad
 
 from xent import kernels
+from xent.backends import torch_linear
 from xent.ops import Op, Result
 from xent.ops.blocks import BLOCK_BYTES, Blocks
+from xent.ops.linear import LinearStats
 from xent.ops.stats import RowStats
 from xent.spec import Plan
 
@@ -47,9 +50,18 @@ class Way(NamedTuple):
 def _statistics(op: RowStats, arrays: tuple) -> tuple:
     logits, target, _ = arrays
     lead = logits.shape[:2]
-    asked = (True, target is not None, op.smooth, op.entropy, True)
-    lse, nll, smooth, entropy, tail = ((lead, torch.float64) if a else None for a in asked)
-    return lse, nll, smooth, entropy, (lead, torch.int64), tail
+    *outputs, tail = _numbers(lead, True, target is not None, op.smooth, op.entropy, True)
+    return *outputs, (lead, torch.int64), tail
+
+
+def _linear_statistics(op: LinearStats, arrays: tuple) -> tuple:
+    lead, stats = (arrays[0].shape[0], 1), op.stats
+    outputs = _numbers(lead, True, arrays[-2] is not None, stats.smooth, stats.entropy)
+    return *outputs, (lead, torch.int64), *_numbers(lead, True, True, stats.entropy)
+
+
+def _numbers(lead: tuple, *asked: bool) -> tuple:
+    return tuple((lead, torch.float64) if a else None for a in asked)
 
 
 def _op_forward(op: Op, arrays: tuple, plan: Plan) -> Result:
@@ -79,22 +91,48 @@ def _op_tracked(op: Op, arrays: tuple, plan: Plan) -> tuple:
     return applied(op, arrays, plan)
 
 
+def _linear_forward(op: LinearStats, arrays: tuple, plan: Plan) -> Result:
+    return op.forward(xp, arrays, torch_linear.TorchEngine(plan))
+
+
+def _linear_vjp(
+    op: LinearStats, arrays: tuple, residuals: tuple, cotangents: tuple, wanted: tuple, plan: Plan
+) -> tuple:
+    engine = torch_linear.TorchEngine(plan)
+    return op.vjp(xp, arrays, residuals, cotangents, wanted, engine)
+
+
+def _linear_again(
+    op: LinearStats, arrays: tuple, cotangents: tuple, wanted: tuple, plan: Plan
+) -> tuple:
+    return torch_linear._pull(op, arrays, cotangents, wanted, plan)
+
+
+def _linear_tracked(op: LinearStats, arrays: tuple, plan: Plan) -> tuple:
+    return torch_linear._Stats.apply(op, plan, *arrays)
+
+
 def _blocks(plan: Plan, write: bool) -> Blocks:
     return Blocks(BLOCK_BYTES if plan.chunk_bytes is None else plan.chunk_bytes, write)
 
 
-WAYS: dict[type, Way] = {RowStats: Way(_statistics, _op_forward, _op_vjp, _op_again, _op_tracked)}
+WAYS: dict[type, Way] = {
+    RowStats: Way(_statistics, _op_forward, _op_vjp, _op_again, _op_tracked),
+    LinearStats: Way(
+        _linear_statistics, _linear_forward, _linear_vjp, _linear_again, _linear_tracked
+    ),
+}
 RECORDS = {kind.__name__: kind for kind in (*WAYS, Plan)}
 
 
-def serves(op: Op, arrays: tuple) -> bool:
+def serves(op: Op | LinearStats, arrays: tuple) -> bool:
     """Whether an op on these arrays is one of the operators."""
     if type(op) not in WAYS:
         return False
     return all(a is None or (type(a) in KINDS and a.device.type == "cpu") for a in arrays)
 
 
-def apply(op: Op, arrays: tuple, plan: Plan | None) -> Result:
+def apply(op: Op | LinearStats, arrays: tuple, plan: Plan | None) -> Result:
     """The outputs of an op, differentiable, and its residuals, of one operator."""
     numbers: tuple[list, list] = [], []
     records = [",".join(_told(r, *numbers)) for r in (op, Plan() if plan is None else plan)]
@@ -163,7 +201,7 @@ def _records(call: str, real: Tensor, whole: list[int]) -> tuple[Any, Plan, list
     return op, plan, marks
 
 
-def _outline(given: Any, call: str) -> tuple[Op, tuple]:
+def _outline(given: Any, call: str) -> tuple[Op | LinearStats, tuple]:
     """The op of a call, but for its numbers, which a trace does not have, and its outline."""
     of_op, _, arrays, *_ = call.split(";")
     op = _read(iter(of_op.split(",")), repeat(1.0), repeat(1))
