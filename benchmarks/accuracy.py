@@ -1,12 +1,13 @@
 """How many units in the last place each library is away from the exact value.
 
     python benchmarks/accuracy.py [--kernel KERNEL] [--quick] [--format FORMAT] [--seed SEED]
-                                  [--json FILE]
+                                  [--only PART] [--json FILE] [--page FILE]
 
 Draws the rows of accuracy_cases.py afresh, prints the largest error of each quantity for every
-subject of accuracy_subjects.py, and exits with status 1 where xent is outside its contract. It does
-so with every kernel that runs on this CPU, each in a process of its own with XENT_CPU set: the
-native one for each instruction set, and none.
+subject of accuracy_subjects.py and the errors of the linear heads of accuracy_linear.py, and exits
+with status 1 where xent is outside its contract. It does so with every kernel that runs on this
+CPU, each in a process of its own with XENT_CPU set: the native one for each instruction set, and
+none.
 """
 
 from __future__ import annotations
@@ -23,6 +24,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import Any
 
+import accuracy_linear
 import numpy as np
 import torch
 from accuracy_cases import CASES, MEANS, Case
@@ -45,6 +47,7 @@ from xent.conformance.exact import FORMATS
 from xent.kernels import library
 
 KERNELS = (*library.INSTRUCTIONS, library.OFF)
+PARTS = ("logits", "linear")
 REFERENCE_LIMIT = 0.05 if EXTENDED else 8.0  # ULP of float64
 
 
@@ -166,7 +169,11 @@ def main(arguments: list[str] | None = None) -> int:
         "--here", action="store_true", help="with the kernel in use, in this process"
     )
     parser.add_argument("--seed", type=int, help="repeat the run that printed this seed")
+    parser.add_argument("--only", choices=PARTS, help="losses of logits, or linear heads")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures to FILE")
+    parser.add_argument(
+        "--page", type=Path, metavar="FILE", help="write those of linear heads into FILE"
+    )
     options = parser.parse_args(arguments)
     seed = secrets.randbits(32) if options.seed is None else options.seed
     if not options.here:
@@ -187,45 +194,64 @@ def run_each(options: argparse.Namespace, seed: int) -> int:
     runs = []
     formats = [part for name in options.format or () for part in ("--format", name)]
     quick = ["--quick"] if options.quick else []
+    only = ["--only", options.only] if options.only else []
     with tempfile.TemporaryDirectory() as folder:
         for name in (name for name in wanted if name in here):
             file = Path(folder, name)
             command = [sys.executable, __file__, "--here", "--seed", str(seed), "--json", str(file)]
             environment = {**os.environ, "XENT_CPU": name}
-            status = subprocess.call([*command, *quick, *formats], env=environment)
+            status = subprocess.call([*command, *quick, *formats, *only], env=environment)
             told[name] = "within the contract" if status == 0 else "OUTSIDE the contract"
             if file.exists():
                 runs.append(json.loads(file.read_text()))
     print("XENT_CPU: " + "; ".join(f"{name} {what}" for name, what in told.items()))
     passed = set(told.values()) == {"within the contract"}
+    record = {"seed": seed, "passed": passed, "runs": runs}
+    if options.page:
+        accuracy_linear.write_page(options.page, record)
     if options.json:
-        record = {"seed": seed, "passed": passed, "runs": runs}
         options.json.write_text(json.dumps(record, indent=1) + "\n")
     return 0 if passed else 1
 
 
 def run(options: argparse.Namespace, seed: int, rng: np.random.Generator) -> int:
-    """Check the reference, then measure every case in every format."""
-    worst = check_reference(rng, 20 if options.quick else 50257)
+    """Measure the parts that are asked for."""
+    wanted = (options.only,) if options.only else PARTS
+    formats = options.format or list(FORMATS)
+    figures, heads, worst, passed = [], [], None, True
+    if "logits" in wanted:
+        figures, worst = run_logits(formats, options.quick, rng)
+        passed = summarise(figures) and worst <= REFERENCE_LIMIT
+    if "linear" in wanted:
+        heads = accuracy_linear.run(formats, options.quick, seed)
+        passed = accuracy_linear.summarise(heads) and passed
+    if options.json:
+        record = as_record(figures) | {"seed": seed, "reference_ulp": worst, "passed": passed}
+        record["linear"] = accuracy_linear.as_record(heads)
+        options.json.write_text(json.dumps(record, indent=1) + "\n")
+    return 0 if passed else 1
+
+
+def run_logits(
+    formats: list[str], quick: bool, rng: np.random.Generator
+) -> tuple[list[Figure], float]:
+    """Check the reference, then measure every case of logits in every format, and print it."""
+    worst = check_reference(rng, 20 if quick else 50257)
     print(f"reference: at most {worst:.3f} ULP of float64 from the oracle, on a row of every case")
     print(f"\n{NOTES}")
     figures = []
-    for dtype in options.format or FORMATS:
+    for dtype in formats:
         if dtype == "float64" and not EXTENDED:
             print("float64: not measured, as NumPy's longdouble has no more digits here\n")
             continue
         found = []
         for case in CASES:
-            found += measure(case.small() if options.quick else case, dtype, rng)
-        for case in MEANS[: 1 if options.quick else None]:
+            found += measure(case.small() if quick else case, dtype, rng)
+        for case in MEANS[: 1 if quick else None]:
             found.append(measure_mean(case, dtype, rng))
         show(dtype, found)
         figures += found
-    passed = summarise(figures) and worst <= REFERENCE_LIMIT
-    if options.json:
-        record = as_record(figures) | {"seed": seed, "reference_ulp": worst, "passed": passed}
-        options.json.write_text(json.dumps(record, indent=1) + "\n")
-    return 0 if passed else 1
+    return figures, worst
 
 
 if __name__ == "__main__":

@@ -6,6 +6,7 @@ import functools
 import math
 import platform
 import sys
+from collections.abc import Iterable
 from dataclasses import dataclass
 from typing import Any
 
@@ -133,7 +134,7 @@ def versions() -> dict[str, str]:
 
 
 def show(dtype: str, figures: list[Figure]) -> None:
-    """Print the table of one format: by rich on a terminal, in plain text elsewhere."""
+    """Print the table of one format."""
     subjects = [
         name for name in figures[0].errors if any(f.errors[name] is not None for f in figures)
     ]
@@ -143,8 +144,13 @@ def show(dtype: str, figures: list[Figure]) -> None:
         repeats = previous is not None and previous.case == f.case
         cells = [cell(f, name) for name in subjects]
         lines.append(["" if repeats else f.case, f.quantity, f"{f.limit():g}", *cells])
+    print_table(head, lines, OURS)
+
+
+def print_table(head: list[str], lines: list[list[str]], ours: Iterable[str]) -> None:
+    """Print a table, by rich on a terminal; `ours` are the columns that are xent."""
     if sys.stdout.isatty():
-        show_in_colour(head, lines)
+        show_in_colour(head, lines, ours)
         return
     widths = [max(len(line[i]) for line in [head, *lines]) for i in range(len(head))]
     for line in [head, *lines]:
@@ -154,7 +160,7 @@ def show(dtype: str, figures: list[Figure]) -> None:
     print()
 
 
-def show_in_colour(head: list[str], lines: list[list[str]]) -> None:
+def show_in_colour(head: list[str], lines: list[list[str]], ours: Iterable[str]) -> None:
     """Print a table with rich: xent's errors green within the contract, and red outside."""
     from rich import box
     from rich.console import Console
@@ -168,7 +174,7 @@ def show_in_colour(head: list[str], lines: list[list[str]]) -> None:
         colours = ["red" if text.endswith("!") else "green" for text in line]
         table.add_row(
             *(
-                f"[{colour}]{text}[/]" if name in OURS and text != "-" else text
+                f"[{colour}]{text}[/]" if name in ours and text != "-" else text
                 for name, text, colour in zip(head, line, colours, strict=True)
             )
         )
@@ -220,12 +226,13 @@ def size(f: Figure, name: str) -> float:
     return math.inf if error is None else error.largest
 
 
+def number(value: float) -> float | str:
+    """An error for JSON, which has no inf: it is written as a string."""
+    return value if math.isfinite(value) else "inf"
+
+
 def as_record(figures: list[Figure]) -> dict[str, Any]:
-    """All figures for JSON, which has no inf: it is written as a string."""
-
-    def number(value: float) -> float | str:
-        return value if math.isfinite(value) else "inf"
-
+    """All figures for JSON."""
     lines = []
     for f in figures:
         errors = {

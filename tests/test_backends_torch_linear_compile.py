@@ -15,8 +15,8 @@ from torch.profiler import ProfilerActivity, profile
 from torch.utils._pytree import tree_leaves
 
 import xent
-from xent.backends import torch_linear
 from xent.backends import torch_registered as registered
+from xent.backends import torch_tiles
 
 N, D, V = 13, 5, 41
 LARGE = 400, 270, 1301  # D and V above every block; N V is more than any gradient
@@ -225,7 +225,7 @@ def largest(function, leaves):
 def test_what_is_compiled_allocates_nothing_as_large_as_the_logits(rng, monkeypatch, backend):
     n, d, v = LARGE
     h, w, b, target = arrays_of(rng, n, d, v, torch.float32)
-    tiles, logits = [], torch_linear.TorchEngine.logits
+    tiles, logits = [], torch_tiles.TorchEngine.logits
     plan = xent.Plan(chunk_bytes=4 * v * 64)
 
     def counted(engine, *given):
@@ -236,7 +236,7 @@ def test_what_is_compiled_allocates_nothing_as_large_as_the_logits(rng, monkeypa
     def ours(h, w, b):
         return xent.linear_cross_entropy(h, w, target, linear_bias=b, plan=plan)
 
-    monkeypatch.setattr(torch_linear.TorchEngine, "logits", counted)
+    monkeypatch.setattr(torch_tiles.TorchEngine, "logits", counted)
     compiled = torch.compile(ours, fullgraph=True, backend=backend)
     torch.autograd.grad(compiled(h, w, b), (h, w, b))
     tiles.clear()

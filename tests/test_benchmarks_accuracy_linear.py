@@ -11,6 +11,8 @@ import numpy as np
 import pytest
 import torch
 
+from xent.backends import torch_products
+
 
 @pytest.fixture
 def accuracy(monkeypatch):
@@ -52,8 +54,18 @@ def test_xent_is_within_its_contract(accuracy, heads, seed, tmp_path, capsys):
     assert "xent NumPy" not in slope["errors"]
 
 
+def test_products_of_bfloat16_are_within_the_contract(heads, monkeypatch, seed):
+    monkeypatch.setattr(torch_products, "multiplies_bfloat16", lambda: True)
+    ours = {name: heads.SUBJECTS[name] for name in ("xent", "xent rows")}
+    monkeypatch.setattr(heads, "SUBJECTS", ours)
+    for case in heads.CASES:
+        for figure in heads.measure(case.small(), "bfloat16", np.random.default_rng(seed)):
+            assert not any(map(figure.outside, figure.errors)), figure
+
+
 def test_a_fault_is_found(accuracy, heads, monkeypatch, seed, tmp_path, capsys):
     monkeypatch.setitem(heads.SUBJECTS, "xent", heads.SUBJECTS["eager"])
+    monkeypatch.setattr(heads, "CASES", heads.CASES[:1])
     given = [*arguments(seed, tmp_path / "figures.json"), "--format", "bfloat16"]
     assert accuracy.main(given) == 1
     printed = capsys.readouterr().out

@@ -171,9 +171,9 @@ def coded(rows: LinearRows, spec: Spec, plan: Plan | None) -> LinearRows:
 def engine_of(rows: LinearRows, plan: Plan | None) -> Engine:
     """How tiles of these rows are computed."""
     if is_torch(rows.hidden):
-        from xent.backends import torch_linear
+        from xent.backends.torch_tiles import TorchEngine
 
-        return torch_linear.TorchEngine(plan)
+        return TorchEngine(plan)
     return KernelEngine(rows.xp, plan)
 
 

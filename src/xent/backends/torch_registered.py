@@ -21,6 +21,7 @@ from torch.autograd import forward_ad
 
 from xent import kernels
 from xent.backends import torch_linear
+from xent.backends.torch_tiles import TorchEngine
 from xent.ops import Op, Result
 from xent.ops.blocks import BLOCK_BYTES, Blocks
 from xent.ops.linear import LinearStats
@@ -92,13 +93,13 @@ def _op_tracked(op: Op, arrays: tuple, plan: Plan) -> tuple:
 
 
 def _linear_forward(op: LinearStats, arrays: tuple, plan: Plan) -> Result:
-    return op.forward(xp, arrays, torch_linear.TorchEngine(plan))
+    return op.forward(xp, arrays, TorchEngine(plan))
 
 
 def _linear_vjp(
     op: LinearStats, arrays: tuple, residuals: tuple, cotangents: tuple, wanted: tuple, plan: Plan
 ) -> tuple:
-    engine = torch_linear.TorchEngine(plan)
+    engine = TorchEngine(plan)
     return op.vjp(xp, arrays, residuals, cotangents, wanted, engine)
 
 
