@@ -150,7 +150,7 @@ class LinearStats:
     ) -> tuple:
         head, target, weight = self.head(arrays), *arrays[-2:]
         n, classes = lengths(head)
-        size, work = engine.tile(head, gradient=True), engine.work(head)
+        size, work = engine.tile(head), engine.work(head)
         g = _silence(xp, target, cotangents)
         sums = Sums(engine, arrays, wanted, work)
         rows, three = list(cuts(n, size.rows)), (any(wanted[:-2]), *wanted[-2:])
@@ -175,7 +175,7 @@ class LinearStats:
     ) -> tuple[Any, tuple]:
         head, target, weight = self.head(arrays), *arrays[-2:]
         n, classes = lengths(head)
-        size, work = engine.tile(head, gradient=True), engine.work(head)
+        size, work = engine.tile(head), engine.work(head)
         if size.classes < classes or n == 0:
             result = self._forward(xp, arrays, engine)
             losses, g = objective.cotangents(result.outputs, slice(0, n))

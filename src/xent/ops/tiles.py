@@ -13,7 +13,6 @@ from xent.ops.blocks import Blocks
 from xent.ops.stats import RowStats
 
 BUDGET = 1 << 25  # bytes of a tile
-GRADIENT_BUDGET = 3 << 24  # the same where gradients are added up, which are read for each tile
 FEW = 64  # rows of a tile for which a matrix product is not worth reading all classes
 MANY = 4096  # rows of a tile of a slab
 
@@ -81,14 +80,13 @@ class Engine:
         """A gradient by logits as what is multiplied."""
         return self.xp.astype(dlogits, operand, copy=False)
 
-    def tile(self, head: Head, gradient: bool = False) -> Tile:
+    def tile(self, head: Head) -> Tile:
         work, operand = self.work(head), self.operand(head)
         size = (8 if work == self.xp.float64 else 4) + (0 if operand == work else 2)
         rights = [right for _, right in head.pairs]
         width = sum(2 * r.shape[1] for r in rights if r.dtype != work)
         n, classes = head.pairs[0][0].shape[0], rights[0].shape[0]
-        limit = GRADIENT_BUDGET if self.limit is None and gradient else self.limit
-        return tile(n, classes, width, size, limit, self.over)
+        return tile(n, classes, width, size, self.limit, self.over)
 
     def logits(self, lefts: list, rights: list, bias: Any) -> Any:
         """(R, C) sum of left @ right.T, plus bias."""
