@@ -20,6 +20,7 @@ LOOKS = (
 )
 BLACK, GREY = "#000000", "#808080"
 ACROSS = 3  # panels
+WIDE = 100  # from the least to the most ratio: more than powers of ten would crowd the axis
 HEIGHT = 0.12  # of a row, between one peer and the next
 
 
@@ -39,6 +40,8 @@ def speed(report: Report, quantity: str, threads: int, ax: Axes | None = None) -
     Returns:
         The Axes drawn on.
     """
+    from matplotlib.ticker import LogLocator, NullFormatter
+
     if ax is None:
         import matplotlib.pyplot as plt
 
@@ -67,7 +70,10 @@ def speed(report: Report, quantity: str, threads: int, ax: Axes | None = None) -
     ax.set_xscale("log")
     ax.set_yticks(list(rows.values()), list(rows))
     ax.set_ylim(len(rows) - 0.5, -0.5)
+    least, most = ax.get_xlim()
+    ax.xaxis.set_major_locator(LogLocator(subs=(1, 2, 5) if most < WIDE * least else (1,)))
     ax.xaxis.set_major_formatter("{x:g}")
+    ax.xaxis.set_minor_formatter(NullFormatter())
     ax.set(
         xlabel="time / xent's time (right of 1: slower than xent)",
         title=f"{quantity.capitalize()}, {counted(threads)}",
