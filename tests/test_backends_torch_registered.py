@@ -352,3 +352,13 @@ print("torch._dynamo" in sys.modules)
 """
     told = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert told.stdout.split() == ["False", "False"]
+
+
+@pytest.mark.parametrize("dtype", [torch.bfloat16, torch.float16])
+def test_probabilities_in_half_precision_are_compiled(rng, dtype):
+    x = torch.from_numpy(rng.normal(size=(4, 7))).to(dtype).requires_grad_()
+    p = torch.from_numpy(rng.normal(size=(4, 7))).softmax(1).to(dtype)
+    compiled = torch.compile(xent.cross_entropy, backend="aot_eager", fullgraph=True)
+    found, right = compiled(x, p), xent.cross_entropy(x, p)
+    torch.testing.assert_close(found, right)
+    torch.testing.assert_close(*(torch.autograd.grad(loss, x)[0] for loss in (found, right)))

@@ -240,9 +240,9 @@ def bench(
     page: Path | None,
     **asked: Any,
 ) -> None:
-    """Time xent beside torch, NumPy, SciPy and optax: of logits, or of a linear head.
+    """Time xent beside torch, NumPy, SciPy and optax.
 
-    Each peer has a process of its own, in which xent, the peer and the bandwidth floor take turns.
+    The suite is losses of logits, or those of a linear head. Each peer has a process of its own, in which xent, the peer and the bandwidth floor take turns.
     A result that is wrong is not timed, and the exit status is 1. Without options every case is
     measured beside every peer that is installed, which takes a while.
     """

@@ -16,7 +16,7 @@ import array_api_compat
 import numpy as np
 
 from xent.errors import bad
-from xent.ops.exact import working_dtype
+from xent.ops.exact import widest, working_dtype
 from xent.ops.stats import IGNORED, INVALID
 from xent.reduction import keeps_rows
 from xent.spec import Spec
@@ -173,7 +173,7 @@ def class_rows(
     xp = namespace(logits)
     dtype = logits.dtype
     if soft:
-        dtype = xp.result_type(*(a.dtype for a in (logits, target, weight) if a is not None))
+        dtype = widest(xp, (logits, target, weight))
     rows = rows_of(logits, axis, dtype)
     lead = rows.logits.shape[:2]
     moved = _class_last(xp, target, axis) if soft else xp.reshape(target, lead)
@@ -194,7 +194,7 @@ def element_rows(logits: Any, target: Any, weight: Any, pos_weight: Any, spec: S
         if name == "target" and tuple(array.shape) != shape:
             raise bad(ValueError, function, name, _shape(array), f"{shape}, that of the logits")
         arrays.append(_broadcast(xp, function, name, array, shape))
-    dtype = xp.result_type(*(a.dtype for a in arrays if a is not None))
+    dtype = widest(xp, arrays)
     first, second, third, fourth = (
         None if a is None else xp.reshape(a, (prod(shape), 1, 1)) for a in arrays
     )

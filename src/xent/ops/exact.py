@@ -14,6 +14,14 @@ def working_dtype(xp: Any, array: Any) -> Any:
     return xp.float32 if str(array.device).startswith("mps") else xp.float64
 
 
+def widest(xp: Any, arrays: Any) -> Any:
+    """The dtype of floating arrays together, each of which may be None."""
+    dtypes = [a.dtype for a in arrays if a is not None]
+    # A compiler cannot trace torch's rule, which is asked where there is something to ask.
+    same = all(dtype == dtypes[0] for dtype in dtypes)
+    return dtypes[0] if same else xp.result_type(*dtypes)
+
+
 def row_sum(xp: Any, terms: Any) -> Any:
     """(R, V) -> (R,) the sum of each row, by halves."""
     length = terms.shape[-1]
