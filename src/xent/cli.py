@@ -242,9 +242,9 @@ def bench(
 ) -> None:
     """Time xent beside torch, NumPy, SciPy and optax.
 
-    The suite is losses of logits, or those of a linear head. Each peer has a process of its own, in
-    which xent, the peer and the bandwidth floor take turns. A result that is wrong is not timed, and
-    the exit status is 1. Without options every case is measured beside every peer that is
+    The suite is losses of logits, or those of a linear head. Each peer has a process of its own,
+    in which xent, the peer and the bandwidth floor take turns. A result that is wrong is not timed,
+    and the exit status is 1. Without options every case is measured beside every peer that is
     installed, which takes a while.
     """
 
