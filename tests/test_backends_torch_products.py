@@ -98,4 +98,5 @@ def test_a_linear_head_of_such_products(rng, over, spread):
         assert got.dtype == torch.bfloat16
         norm = torch.linalg.vector_norm
         least = norm(exact.bfloat16().double() - exact)
-        assert norm(got.double() - exact) <= 1.05 * least
+        # So few rows of a confident batch may have a third entry that counts.
+        assert norm(got.double() - exact) <= (1.05 if spread == 1 else 1.3) * least
