@@ -10,7 +10,7 @@ from types import ModuleType
 from typing import Any, NamedTuple
 
 from xent import kernels, reduction
-from xent.backends import _reduce, backend_of
+from xent.backends import _products, _reduce, backend_of
 from xent.inputs import is_torch, upstream_rows
 from xent.inputs_linear import LinearRows, LowRank
 from xent.kernels import cpu
@@ -95,8 +95,7 @@ class Objective:
         weight = self.weight[cut]
         by_output = self.loss.partials(self.xp, outputs, weight, self.spec)
         scale = self.scale[cut] if self.scale.ndim else self.scale
-        g = tuple(None if by is None else scale * by for by in by_output)
-        return self.loss.value(outputs, weight, self.spec), g
+        return self.loss.value(outputs, weight, self.spec), _products(scale, by_output)
 
 
 class LinearGradients(NamedTuple):
@@ -192,7 +191,7 @@ def run_vjp(
         with backend.untracked():
             scale = reduction.row_scale(rows.xp, given, divisor, weight)
             by_output = loss.partials(rows.xp, found[:4], weight, spec)
-            g = tuple(None if by is None else scale * by for by in by_output)
+            g = _products(scale, by_output)
             return _gradients(loss.op(spec), rows, found[4:], g, plan, backend)
 
     return value, vjp

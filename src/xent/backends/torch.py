@@ -10,7 +10,9 @@ which dynamo refuses: forward mode raises there.
 
 from __future__ import annotations
 
+from collections.abc import Callable
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -157,26 +159,26 @@ class _Apply(_Traced):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
         (op, blocks, plan, *arrays), dims, size = inputs, in_dims[3:], info.batch_size
-        shared = [d is not None and not f for d, f in zip(dims, op.folds, strict=True)]
-        if any(shared):
-            each = [
-                _Apply.apply(op, blocks, plan, *map(_select, arrays, dims, (i,) * len(arrays)))
-                for i in range(size)
-            ]
-            outputs = tuple(
-                None if c[0] is None else torch.stack(c) for c in zip(*each, strict=True)
-            )
-        else:
-            folded = (
-                _fold(a, d, size) if f else a
-                for a, d, f in zip(arrays, dims, op.folds, strict=True)
-            )
-            flat = _Apply.apply(op, blocks, plan, *folded)
-            outputs = tuple(
-                None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:])
-                for o in flat
-            )
-        return outputs, tuple(None if o is None else 0 for o in outputs)
+        return mapped(partial(_Apply.apply, op, blocks, plan), op.folds, arrays, dims, size)
+
+
+def mapped(
+    apply: Callable[..., tuple], folds: tuple[bool, ...], arrays: Any, dims: tuple, size: int
+) -> tuple[tuple, tuple]:
+    """What a vmap of arrays gives: the mapped axis as rows, or one call each where it cannot be."""
+    if any(d is not None and not f for d, f in zip(dims, folds, strict=True)):
+        each = [apply(*map(_select, arrays, dims, (i,) * len(arrays))) for i in range(size)]
+        columns = zip(*each, strict=True)
+        outputs = tuple(None if c[0] is None else torch.stack(c) for c in columns)
+    else:
+        folded = (
+            _fold(a, d, size) if f else a for a, d, f in zip(arrays, dims, folds, strict=True)
+        )
+        outputs = tuple(
+            None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:])
+            for o in apply(*folded)
+        )
+    return outputs, tuple(None if o is None else 0 for o in outputs)
 
 
 def _in_transform() -> bool:

@@ -7,6 +7,7 @@ anew. Where someone differentiates through either, `torch_chunked` takes over.
 
 from __future__ import annotations
 
+from functools import partial
 from typing import Any
 
 import array_api_compat.torch as xp
@@ -205,26 +206,7 @@ class _Stats(torch.autograd.Function):
     @staticmethod
     def vmap(info: Any, in_dims: tuple, *inputs: Any) -> tuple:
         (op, plan, *arrays), dims, size = inputs, in_dims[2:], info.batch_size
-        if any(d is not None and not f for d, f in zip(dims, op.folds, strict=True)):
-            each = [
-                _Stats.apply(
-                    op, plan, *(backend._select(a, d, i) for a, d in zip(arrays, dims, strict=True))
-                )
-                for i in range(size)
-            ]
-            columns = zip(*each, strict=True)
-            outputs = tuple(None if c[0] is None else torch.stack(c) for c in columns)
-        else:
-            folded = (
-                backend._fold(a, d, size) if f else a
-                for a, d, f in zip(arrays, dims, op.folds, strict=True)
-            )
-            flat = _Stats.apply(op, plan, *folded)
-            outputs = tuple(
-                None if o is None else o.reshape(size, o.shape[0] // size, *o.shape[1:])
-                for o in flat
-            )
-        return outputs, tuple(None if o is None else 0 for o in outputs)
+        return backend.mapped(partial(_Stats.apply, op, plan), op.folds, arrays, dims, size)
 
 
 def _pull(op: LinearStats, arrays: tuple, g: tuple, wanted: tuple, plan: Plan | None) -> tuple:
@@ -331,7 +313,7 @@ def _anew(
     _, row_weight, divisor = backends._reduce(of, outputs[:4], rows, spec, backend)
     by_output = of.partials(xp, outputs[:4], row_weight, spec)
     scale = reduction.row_scale(xp, upstream.to(rows.work), divisor, row_weight)
-    g = tuple(None if by is None else scale * by for by in by_output)
+    g = backends._products(scale, by_output)
     if tracked:
         return _pull(op, arrays, g, wanted, plan)
     return op.vjp(xp, arrays, outputs[4:], g, wanted, TorchEngine(plan))
