@@ -6,6 +6,8 @@ import copy
 import inspect
 import pickle
 import re
+import subprocess
+import sys
 
 import pytest
 import torch
@@ -253,3 +255,21 @@ def test_a_linear_head_is_torchs(rng, out_features):
 def test_a_linear_head_tells_what_is_wrong_with_its_options():
     with pytest.raises(ValueError, match="LinearCrossEntropyLoss: z_loss has value -1, expected"):
         xent.nn.LinearCrossEntropyLoss(4, 5, z_loss=-1)
+
+
+def test_a_linear_head_where_torch_has_none():
+    script = """
+import torch
+vars(torch.nn).pop("LinearCrossEntropyLoss", None)
+import xent, xent.nn
+torch.manual_seed(0)
+h, t = torch.randn(6, 4), torch.tensor([0, 1, 2, 3, 4, -100])
+options = {"weight": torch.arange(5.0), "label_smoothing": 0.1}
+loss = xent.nn.LinearCrossEntropyLoss(4, 5, bias=True, **options)
+torch.testing.assert_close(loss(h, t), xent.cross_entropy(loss.linear(h), t, **options))
+wide = xent.nn.LinearCrossEntropyLoss(4, 5, out_features=(2,), reduction="none")
+assert wide(h, torch.ones(6, 2, dtype=torch.int64)).shape == (6, 2)
+assert [*loss.state_dict()] == ["weight", "linear.weight", "linear.bias"]
+"""
+    done = subprocess.run([sys.executable, "-c", script], capture_output=True, text=True)
+    assert done.returncode == 0, done.stderr

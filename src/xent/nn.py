@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import warnings
+from math import prod
 from typing import Any
 
 import torch
@@ -82,7 +83,34 @@ class CrossEntropyLoss(torch.nn.CrossEntropyLoss):
         }
 
 
-class LinearCrossEntropyLoss(torch.nn.LinearCrossEntropyLoss):
+class _Head(torch.nn.Module):
+    """What torch's LinearCrossEntropyLoss holds, for a torch that has none (before 2.13)."""
+
+    def __init__(
+        self,
+        in_features: int,
+        num_classes: int,
+        *,
+        out_features: tuple[int, ...],
+        bias: bool,
+        device: Any,
+        dtype: torch.dtype | None,
+        weight: torch.Tensor | None,
+        **options: Any,
+    ) -> None:
+        super().__init__()
+        self.register_buffer("weight", weight)
+        self.num_classes, self.out_features = num_classes, out_features
+        rows = prod(out_features, start=num_classes)
+        self.linear = torch.nn.Linear(in_features, rows, bias=bias, device=device, dtype=dtype)
+        for name, value in options.items():
+            setattr(self, name, value)
+
+
+_TorchHead: Any = getattr(torch.nn, "LinearCrossEntropyLoss", _Head)
+
+
+class LinearCrossEntropyLoss(_TorchHead):
     """`xent.linear_cross_entropy` as a module in place of `torch.nn.LinearCrossEntropyLoss`.
 
     Its parameters are those of `linear`, a `torch.nn.Linear`; the weight of an embedding is tied by
