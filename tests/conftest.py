@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import secrets
+from pathlib import Path
 
 import hypothesis
 import numpy as np
@@ -28,3 +29,13 @@ def seed() -> int:
 def rng(seed: int) -> np.random.Generator:
     """A NumPy generator from the test's fresh seed."""
     return np.random.default_rng(seed)
+
+
+@pytest.fixture
+def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
+    """A folder to write into, and no wish of the environment's about colour or width."""
+    monkeypatch.chdir(tmp_path)
+    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
+        monkeypatch.delenv(name, raising=False)
+    monkeypatch.setenv("TERM", "xterm-256color")
+    return tmp_path

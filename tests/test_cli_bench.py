@@ -10,7 +10,7 @@ from typing import Any
 
 import pytest
 import torch
-from click.testing import CliRunner, Result
+from click.testing import Result
 from rich.console import Console
 
 from xent import cli
@@ -19,18 +19,13 @@ from xent.bench import runner
 from xent.bench.cases import CASES, SMALL, Case
 from xent.bench.peers import PEERS
 from xent.bench.records import read
+from xent.cli.bench import show_report
 
 sys.path.insert(0, str(Path(__file__).parent))
 import bench_report
+import command
 
-
-@pytest.fixture(autouse=True)
-def own_folder(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
-    """A folder to write into, and no wish of the environment's about colour or width."""
-    monkeypatch.chdir(tmp_path)
-    for name in ("NO_COLOR", "FORCE_COLOR", "TTY_COMPATIBLE", "TTY_INTERACTIVE", "COLUMNS"):
-        monkeypatch.delenv(name, raising=False)
-    return tmp_path
+pytestmark = pytest.mark.usefixtures("own_folder")
 
 
 @pytest.fixture
@@ -47,7 +42,7 @@ def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
 
 
 def call(*arguments: str) -> Result:
-    return CliRunner().invoke(cli.main, ["bench", *arguments], prog_name="xent")
+    return command.call("bench", *arguments)
 
 
 def test_a_toy_run_prints_and_writes_all(own_folder: Path) -> None:
@@ -135,7 +130,7 @@ def test_the_tables_are_not_cut_off(asked: list[Any]) -> None:
 
 def test_on_a_terminal_what_is_slower_is_red() -> None:
     console = Console(file=io.StringIO(), width=200, force_terminal=True, color_system="standard")
-    cli.show_report(bench_report.report(), console)
+    show_report(bench_report.report(), console)
     printed = console.file.getvalue()
     assert re.search(r"\x1b\[31m *0\.50", printed)
     assert not re.search(r"\x1b\[31m *8\.00", printed)

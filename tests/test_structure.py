@@ -35,7 +35,10 @@ RAISE = {
     "inputs_linear.py",
     "info/checks.py",
     "manual.py",
-    "cli.py",
+    "cli/__init__.py",
+    "cli/parts.py",
+    "cli/demo.py",
+    "cli/bench.py",
     "demo.py",
     "plots.py",
 }
@@ -128,7 +131,7 @@ def test_torch_is_named_only_where_torch_lives(name):
     torch = {
         module for module in imported(name) if re.match(r"(torch|array_api_compat\.torch)", module)
     }
-    homes = ("backends/torch.py", "nn.py", "inputs.py", "demo.py", "cli.py", "info/", "bench/")
+    homes = ("backends/torch.py", "nn.py", "inputs.py", "demo.py", "cli/", "info/", "bench/")
     homes += ("kernels/torch_", "backends/torch_")
     assert not torch or name.startswith(homes), torch
 

@@ -1,0 +1,33 @@
+"""The command `xent`: its commands, a file each.
+
+What a command computes is in a module of its own and is imported when the command runs, so that
+`xent --help` answers at once. Results go to stdout, coloured on a terminal unless NO_COLOR is set,
+plain in a file or a pipe; progress goes to stderr, only to a terminal. The exit status is 2 where
+the command is called wrongly or lacks a library.
+"""
+
+from __future__ import annotations
+
+import sys
+
+import xent
+
+try:
+    import click
+except ModuleNotFoundError:  # a user who types `xent` gets here first
+    print('Error: xent needs click, not installed: pip install "xent[cli]"', file=sys.stderr)
+    raise SystemExit(2) from None
+
+from xent.cli.bench import bench
+from xent.cli.demo import demo
+from xent.cli.doctor import doctor
+
+
+@click.group(context_settings={"help_option_names": ["-h", "--help"]})
+@click.version_option(xent.__version__, message="xent %(version)s")
+def main() -> None:
+    """Cross entropy, right to the last digit."""
+
+
+for command in (bench, demo, doctor):
+    main.add_command(command)
