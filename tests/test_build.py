@@ -124,7 +124,8 @@ def test_the_wheel_holds_one_library_for_every_python(native: Path) -> None:
     with zipfile.ZipFile(native) as files:
         names = files.namelist()
     kept = [n for n in names if not n.endswith(".py") and ".dist-info/" not in n]
-    assert sorted(kept) == ["xent/kernels/xent_cpu.so", "xent/py.typed"]
+    cases = ["xent/conformance/cases.json", "xent/conformance/cases.schema.json"]
+    assert sorted(kept) == [*cases, "xent/kernels/xent_cpu.so", "xent/py.typed"]
     assert "xent/kernels/library.py" in names
 
 

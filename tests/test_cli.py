@@ -52,14 +52,17 @@ def test_help_lists_the_commands_that_exist() -> None:
         == sorted(cli.main.commands)
         == [
             "bench",
+            "compare",
             "demo",
             "doctor",
+            "evaluate",
+            "grade",
         ]
     )
     assert call("-h").stdout == result.stdout
 
 
-@pytest.mark.parametrize("command", [["-h"], ["bench", "-h"], ["demo", "-h"], ["doctor", "-h"]])
+@pytest.mark.parametrize("command", [["-h"], *([name, "-h"] for name in sorted(cli.main.commands))])
 def test_help_is_narrow_and_wraps_no_default(command: list[str]) -> None:
     result = call(*command)
     assert result.exit_code == 0

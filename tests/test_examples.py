@@ -36,7 +36,7 @@ def numbers(text: str) -> list[float]:
 
 def test_every_example_has_a_test_here() -> None:
     names = {f"test_{file.stem}" for file in EXAMPLES.glob("*.py")}
-    assert len(names) == 5
+    assert len(names) == 7
     assert names <= globals().keys()
 
 
@@ -194,3 +194,34 @@ def test_the_language_model_refuses_sizes_that_cannot_be(
     with pytest.raises(SystemExit):
         language_model(*options)
     assert told in capsys.readouterr().err
+
+
+def test_calibrated_digits(
+    seed: int, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(EXAMPLES / "calibrated_digits.py")
+    monkeypatch.setattr(sys, "argv", [file, "--seed", str(seed), "--figures", str(tmp_path)])
+    runpy.run_path(file, run_name="__main__")
+    before, after, last = map(numbers, capsys.readouterr().out.splitlines())
+    assert before[2] == after[2] > 80, "a temperature moves no class"
+    assert after[0] < before[0] - 0.02, "nats"
+    assert after[3] < before[3], "percent of calibration error"
+    assert last[0] > 1.2
+    for name in ("before", "after"):
+        assert image.imread(tmp_path / f"evaluate-digits-{name}.png").std() > 0
+
+
+def test_quantized_head(
+    seed: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = str(EXAMPLES / "quantized_head.py")
+    monkeypatch.setattr(sys, "argv", [file, "--steps", "10", "--seed", str(seed)])
+    monkeypatch.setattr(sys, "path", sys.path.copy())
+    with one_thread():
+        runpy.run_path(file, run_name="__main__")
+    out = capsys.readouterr().out
+    divergences = [float(x) for x in re.findall(r"mean KL divergence (\S+) nats", out)]
+    assert 0 < divergences[0] < divergences[1] < 1e-2, "bfloat16, then int8"
+    same = [float(x) for x in re.findall(r"Same top p +: +(\S+)", out)]
+    assert min(same) > 90
+    assert len(re.findall("====== KL divergence statistics ======", out)) == 2

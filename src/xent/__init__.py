@@ -2,6 +2,8 @@
 
 from xent import info as info
 from xent import manual as manual
+from xent.evaluation import compare as compare
+from xent.evaluation import evaluate as evaluate
 from xent.functional import TokenStatistics as TokenStatistics
 from xent.functional import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from xent.functional import cross_entropy as cross_entropy
@@ -23,8 +25,10 @@ __all__ = [
     "Plan",
     "TokenStatistics",
     "binary_cross_entropy_with_logits",
+    "compare",
     "cross_entropy",
     "cross_entropy_vjp",
+    "evaluate",
     "info",
     "linear_cross_entropy",
     "linear_cross_entropy_vjp",

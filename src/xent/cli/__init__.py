@@ -19,8 +19,11 @@ except ModuleNotFoundError:  # a user who types `xent` gets here first
     raise SystemExit(2) from None
 
 from xent.cli.bench import bench
+from xent.cli.compare import compare
 from xent.cli.demo import demo
 from xent.cli.doctor import doctor
+from xent.cli.evaluate import evaluate
+from xent.cli.grade import grade
 
 
 @click.group(context_settings={"help_option_names": ["-h", "--help"]})
@@ -29,5 +32,5 @@ def main() -> None:
     """Cross entropy, right to the last digit."""
 
 
-for command in (bench, demo, doctor):
+for command in (bench, compare, demo, doctor, evaluate, grade):
     main.add_command(command)

@@ -1,0 +1,28 @@
+"""conformance/checks/bad_input: each mistake of the family is caught by its check, and named."""
+
+from __future__ import annotations
+
+import sys
+from pathlib import Path
+
+sys.path.insert(0, str(Path(__file__).parent))
+from graded import assert_caught, assert_passes, of_family
+from wrong_losses import Wrong, cross_entropy
+
+
+@of_family("bad")
+def test_the_mistake_is_caught_and_leads(wrong: Wrong, seed: int) -> None:
+    assert_caught(wrong, seed)
+
+
+def test_a_right_loss_passes(seed: int) -> None:
+    assert_passes(cross_entropy, "bad", seed=seed)
+
+
+def test_integers_may_be_probabilities(seed: int) -> None:
+    def loss(logits, target):
+        if target.shape == logits.shape:
+            target = target.to(logits.dtype)
+        return cross_entropy(logits, target)
+
+    assert_passes(loss, "bad.one_hot_integers", seed=seed)
