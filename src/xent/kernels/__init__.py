@@ -22,6 +22,14 @@ def choose(op: Op, arrays: tuple, plan: Plan | None, wanted: tuple = ONLY_FIRST)
     asked = None if plan is None else plan.kernel
     if asked == "reference":
         return None
+    if is_torch(arrays[0]):
+        from xent.kernels import triton_rows
+
+        if triton_rows.on_device(arrays[0]):
+            reason = triton_rows.why_not(op, arrays, wanted)
+            if reason is None:
+                return triton_rows
+            return no_kernel(reason) if asked == "native" else None
     reason = cpu.why_not(op, arrays, wanted)
     if reason is None:
         return cpu

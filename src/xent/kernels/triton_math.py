@@ -1,0 +1,106 @@
+"""Elementary functions inside a Triton kernel, where the compiler's own lose digits.
+
+None calls a library of the device's, so that Triton's interpreter runs them too, and all hold where
+the compiler fuses a product with a sum.
+"""
+# What a function decorated with triton.jit means, no checker of types for Python knows:
+# pyright: basic, reportOperatorIssue=false, reportCallIssue=false, reportArgumentType=false
+# pyright: reportAttributeAccessIssue=false, reportGeneralTypeIssues=false, reportIndexIssue=false
+
+from __future__ import annotations
+
+import triton
+import triton.language as tl
+
+LOG2E = tl.constexpr(1.4426950408889634)
+LN2_HIGH = tl.constexpr(0.693145751953125)  # 15 bits: its product with |n| < 512 is exact
+LN2_LOW = tl.constexpr(1.4286068203094173e-06)
+ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2^23: a float added to it is rounded to an integer
+ROUNDER_BITS = tl.constexpr(0x4B400000)
+LEAST = tl.constexpr(-87.33654022216797)  # exp of it is just above the smallest normal float32
+UPPER_BITS = tl.constexpr(-(1 << 27))  # of a float64: 26 digits
+
+
+@triton.jit
+def double(bits):
+    """The float64 of some bits: Triton passes a Python float as a float32."""
+    return bits.to(tl.int64).to(tl.float64, bitcast=True)
+
+
+@triton.jit
+def difference(left, right):
+    """left - right rounded, and the rounding error (Knuth's TwoSum); NaN for an infinite one."""
+    high = left - right
+    shadow = high - left
+    return high, (left - (high - shadow)) - (right + shadow)
+
+
+@triton.jit
+def product(left, right):
+    """The product of float64 rounded, and the rounding error (Dekker), 0 near overflow.
+
+    The factors are cut by their bits, since Veltkamp's cut is wrong where products are fused.
+    """
+    high = left * right
+    left_high = (left.to(tl.int64, bitcast=True) & UPPER_BITS).to(tl.float64, bitcast=True)
+    right_high = (right.to(tl.int64, bitcast=True) & UPPER_BITS).to(tl.float64, bitcast=True)
+    left_low = left - left_high
+    right_low = right - right_high
+    low = (left_high * right_high - high) + left_high * right_low + left_low * right_high
+    low = low + left_low * right_low
+    return high, tl.where(tl.abs(low) < float("inf"), low, 0.0)
+
+
+@triton.jit
+def exp32(high, low):
+    """exp(high + low) of float32 numbers, high <= 0, to about 1 ULP; 0 below the normal range.
+
+    high + low = n log 2 + r with |r| <= log(2) / 2, where the first 8 terms of the series of exp(r)
+    are good to 2^-27.
+    """
+    rounded = high * LOG2E + ROUNDER
+    n = rounded - ROUNDER
+    r = (high - n * LN2_HIGH) + (low - n * LN2_LOW)
+    p = r * (1 / 5040) + 1 / 720
+    p = p * r + 1 / 120
+    p = p * r + 1 / 24
+    p = p * r + 1 / 6
+    p = p * r + 0.5
+    p = 1 + (r + r * r * p)
+    exponent = rounded.to(tl.int32, bitcast=True) - ROUNDER_BITS + 127
+    power = (exponent << 23).to(tl.float32, bitcast=True)
+    return tl.where(high < LEAST, 0.0, p * power)
+
+
+@triton.jit
+def log1p(s):
+    """log(1 + s) for s >= 0: what 1 + s is rounded to is made good for by the quotient."""
+    u = 1 + s
+    return tl.where(u == 1, s, tl.log(u) * (s / (u - 1)))
+
+
+@triton.jit
+def tanh(z):
+    """tanh(z) = -q / (2 + q) for z >= 0, with q = exp(-2z) - 1 = (w - 1) log(w) / log(w).
+
+    The rounding error of w = exp(-2z) drops out of (w - 1) / log(w) (Kahan).
+    """
+    y = -2 * tl.abs(z)
+    w = tl.exp(y)
+    near = tl.where(w == 1, y, (w - 1) * (y / tl.log(w)))
+    q = tl.where(w < 0.5, w - 1, near)
+    value = -q / (2 + q)
+    return tl.where(z < 0, -value, value)
+
+
+@triton.jit
+def slope_of_tanh(z):
+    """1 - tanh(z)^2 without cancellation."""
+    small = tl.exp(-2 * tl.abs(z))
+    return 4 * small / ((1 + small) * (1 + small))
+
+
+@triton.jit
+def weighted(measure, values):
+    """measure * values, where a measure of 0 gives 0 even of an infinite value."""
+    return measure * tl.where((measure == 0) & (tl.abs(values) == float("inf")), 0.0, values)
