@@ -73,7 +73,8 @@ def test_as_torchmetrics(case: tuple[Any, ...]) -> None:
     chances, labels = torch.from_numpy(p), torch.from_numpy(target)
     for norm, mine in (("l1", told.ece), ("max", told.mce)):
         theirs = multiclass_calibration_error(chances, labels, p.shape[1], n_bins=12, norm=norm)
-        assert mine == pytest.approx(float(theirs), abs=1e-6), "torchmetrics computes in float32"
+        # torchmetrics adds a bin's confidences in float32, one after another: up to 2000 roundings
+        assert mine == pytest.approx(float(theirs), abs=1e-5)
     theirs = perplexity(torch.from_numpy(logits)[None], labels[None])
     assert told.perplexity == pytest.approx(float(theirs), rel=1e-6)
 

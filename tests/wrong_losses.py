@@ -497,8 +497,8 @@ class OneAtATime(torch.nn.Module):
 WRONG.append(Wrong("one_at_a_time", OneAtATime, "calls.two_in_flight", "keeps_one_call"))
 
 
-class ScaledAgain(torch.autograd.Function):
-    """The gradient is made in forward, and multiplied in place by each upstream."""
+class SavedGradient(torch.autograd.Function):
+    """The gradient is made in forward, for a mean that is backpropagated alone."""
 
     @staticmethod
     def forward(ctx, logits, target):
@@ -507,6 +507,10 @@ class ScaledAgain(torch.autograd.Function):
         p = logits.double().softmax(1) - hot(target, logits.shape[1])
         ctx.save_for_backward((p / len(p)).to(logits.dtype))
         return cross_entropy(logits.detach(), target)
+
+
+class ScaledAgain(SavedGradient):
+    """It is multiplied in place by each upstream."""
 
     @staticmethod
     def backward(ctx, upstream):
@@ -520,16 +524,8 @@ def scaled_again(logits, target):
     return ScaledAgain.apply(logits, target)
 
 
-class SavedSoftmax(torch.autograd.Function):
+class SavedSoftmax(SavedGradient):
     """The derivative of the gradient is silently 0."""
-
-    @staticmethod
-    def forward(ctx, logits, target):
-        if logits.ndim != 2:  # where V = d, hot would broadcast: another mistake
-            raise ValueError("logits have more than two axes")
-        p = logits.double().softmax(1) - hot(target, logits.shape[1])
-        ctx.save_for_backward((p / len(p)).to(logits.dtype))
-        return cross_entropy(logits.detach(), target)
 
     @staticmethod
     def backward(ctx, upstream):

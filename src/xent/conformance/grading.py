@@ -69,12 +69,10 @@ def grade(
     if adapter is not None and adapter not in ADAPTERS:
         raise bad(ValueError, "grade", "adapter", f"value {adapter!r}", f"one of {list(ADAPTERS)}")
     seed = secrets.randbits(32) if seed is None else seed
-    names, found = chosen(checks), None
+    names = chosen(checks)
     name = target if isinstance(target, str) else name_of(target)
-    if isinstance(target, str):
-        found = None
-    elif name is None or not isolate:
-        found = target
+    by_name = isinstance(target, str) or (name is not None and isolate)
+    found = None if by_name else target
     told = name or repr(target)
     job = Job(name or "", adapter, seed, names)
     lines = _Lines(job.checks, tick)

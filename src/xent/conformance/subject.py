@@ -85,25 +85,30 @@ class Subject:
             raise NotOffered(f"no reduction {case.reduction!r}")
         return given
 
-    def native(self, given: dict[str, Any]) -> Callable[[Any, Any], Any]:
-        """A function of the library's own logits and target; of a linear head, through identity."""
-        kind, order, found = self.adapter.kind, self.adapter.order, self.found
+    def called(self, given: dict[str, Any]) -> Callable[..., Any]:
+        """A function of the implementation's own arrays, in its own order."""
+        kind, found = self.adapter.kind, self.found
         if kind == "layer":
-            call = found(**given).forward
-        elif kind == "pair":
+            return found(**given).forward
+        if kind == "class":
+            return found(**given)
+        if kind == "pair":
             forward = found[0] if isinstance(found, (tuple, list)) else found.forward
 
             def call(*arrays: Any) -> Any:
                 result = forward(*arrays, **given)
                 return result[0] if isinstance(result, tuple) else result
 
-        elif kind == "class":
-            call = found(**given)
         else:
 
             def call(*arrays: Any) -> Any:
                 return found(*arrays, **given)
 
+        return call
+
+    def native(self, given: dict[str, Any]) -> Callable[[Any, Any], Any]:
+        """A function of the library's own logits and target; of a linear head, through identity."""
+        call, order = self.called(given), self.adapter.order
         if order == "target":
             return lambda logits, target: call(target, logits)
         if order == "hidden":

@@ -113,7 +113,7 @@ def _reference(logits: np.ndarray, target: np.ndarray, quick: bool) -> tuple[Any
         tail = 1 / top - 1
     gradient[kept, target[kept]] = np.expm1(told.log_prob[kept])
     gradient[target == IGNORED] = 0
-    return -told.log_prob, told.lse, told.argmax, tail, gradient
+    return -told.log_prob, told.lse, told.argmax, tail, None if quick else gradient
 
 
 def _workspace(logits: np.ndarray) -> np.ndarray:

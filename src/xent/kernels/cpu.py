@@ -123,7 +123,12 @@ def why_not(op: Op, arrays: tuple, wanted: tuple = (True, False, False)) -> str 
 
 def plain(tensor: Any) -> bool:
     """Whether a tensor is torch's own, with its numbers in main memory."""
-    return type(tensor).__module__ in ("torch", "torch.nn.parameter") and tensor.is_cpu
+    return own(tensor) and tensor.is_cpu
+
+
+def own(tensor: Any) -> bool:
+    """Whether a tensor is torch's own and no subclass."""
+    return type(tensor).__module__ in ("torch", "torch.nn.parameter")
 
 
 def forward(op: RowStats, arrays: tuple, plan: Plan | None) -> Result:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from xent.inputs import is_torch
+from xent.kernels.cpu import own
 from xent.ops import Result
 from xent.ops.stats import RowStats
 from xent.spec import Plan
@@ -59,7 +60,7 @@ def why_not(op: Any, arrays: tuple, wanted: tuple = (True, False, False)) -> str
         return "a derivative by the target or the class weights is wanted"
     logits, target, weight = arrays
     for array in arrays:
-        if array is not None and not (is_torch(array) and plain(array) and on_device(array)):
+        if array is not None and not (is_torch(array) and own(array) and on_device(array)):
             return "an array is no plain tensor on a GPU"
     if any(a is not None and a.device != logits.device for a in arrays):
         return "the arrays are on several devices"
@@ -74,11 +75,6 @@ def why_not(op: Any, arrays: tuple, wanted: tuple = (True, False, False)) -> str
 def on_device(tensor: Tensor) -> bool:
     """Whether a tensor is where the kernels run."""
     return tensor.is_cuda
-
-
-def plain(tensor: Tensor) -> bool:
-    """Whether a tensor is torch's own and no subclass."""
-    return type(tensor).__module__ in ("torch", "torch.nn.parameter")
 
 
 @cache

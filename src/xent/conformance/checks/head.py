@@ -106,10 +106,8 @@ def call(subject: Subject, head: Head, frozen: tuple[str, ...] = ()) -> tuple[An
         given[subject.names["linear_bias"]] = leaves["bias"]
     for name, leaf in leaves.items():
         leaf.requires_grad_(name not in frozen)
-    function = subject.found(**given) if subject.adapter.kind == "class" else subject.found
-    more = {} if subject.adapter.kind == "class" else given
-    target = subject.library.index(head.target)
-    return function(leaves["hidden"], leaves["weight"], target, **more), leaves
+    function, target = subject.called(given), subject.library.index(head.target)
+    return function(leaves["hidden"], leaves["weight"], target), leaves
 
 
 def run(subject: Subject, head: Head, frozen: tuple[str, ...] = ()) -> dict[str, Any]:

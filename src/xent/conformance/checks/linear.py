@@ -305,14 +305,11 @@ def no_logits(subject: Subject, rng: Any) -> None:
 def sequences(subject: Subject, rng: Any) -> None:
     torch_of(subject)
     head = drawn(rng, 6, 5, 7, reduction=reduction_of(subject))
-    given = keywords(subject, head)
-    found = subject.found(**given) if subject.adapter.kind == "class" else subject.found
-    more = {} if subject.adapter.kind == "class" else given
-    array = subject.library.array
+    function, array = subject.called(keywords(subject, head)), subject.library.array
     hidden, weight = array(head.hidden, head.dtype), array(head.weight, head.dtype)
     target = subject.library.index(head.target)
     try:
-        loss = found(hidden.reshape(2, 3, 5), weight, target.reshape(2, 3), **more)
+        loss = function(hidden.reshape(2, 3, 5), weight, target.reshape(2, 3))
     except Exception as error:
         raise NotOffered(f"hidden of shape (B, T, D) ({raised(error)})") from error
     got = subject.library.values(loss)

@@ -34,17 +34,14 @@ def jvp(subject: Subject, rng: Any) -> None:
     torch, head = torch_of(subject), drawn(rng, 5, 4, 6, reduction=reduction_of(subject))
     direction = rng.standard_normal(head.hidden.shape)
     _, leaves = call(subject, head)
-    given = keywords(subject, head)
-    target = subject.library.index(head.target)
-    found = subject.found(**given) if subject.adapter.kind == "class" else subject.found
-    more = {} if subject.adapter.kind == "class" else given
+    function, target = subject.called(keywords(subject, head)), subject.library.index(head.target)
     weight = leaves["weight"].detach()
     with torch.autograd.forward_ad.dual_level():
         dual = torch.autograd.forward_ad.make_dual(
             leaves["hidden"].detach(), subject.library.array(direction, head.dtype)
         )
         try:
-            loss = found(dual, weight, target, **more).sum()
+            loss = function(dual, weight, target).sum()
         except Exception as error:  # said aloud: limited, not wrong
             raise NotOffered(f"forward mode ({raised(error)})") from error
         tangent = torch.autograd.forward_ad.unpack_dual(loss).tangent
@@ -107,15 +104,13 @@ def compiled(subject: Subject, rng: Any) -> None:
     if subject.offers("ignore_index"):
         target = np.where(np.arange(12) % 3 == 0, -100, head.target)
         head = Head(**{**vars(head), "target": target, "options": (("ignore_index", -100),)})
-    given = keywords(subject, head)
-    found = subject.found(**given) if subject.adapter.kind == "class" else subject.found
-    more = {} if subject.adapter.kind == "class" else given
+    function = subject.called(keywords(subject, head))
     array, target = subject.library.array, subject.library.index(head.target)
     hidden = array(head.hidden, head.dtype).requires_grad_()
     weight = array(head.weight, head.dtype).requires_grad_()
     torch._dynamo.reset()
     try:
-        made = torch.compile(lambda h, w: found(h, w, target, **more), backend="aot_eager")
+        made = torch.compile(lambda h, w: function(h, w, target), backend="aot_eager")
         loss = made(hidden, weight)
         got = torch.autograd.grad(loss.sum(), [hidden, weight])
     except Exception as error:
