@@ -20,10 +20,6 @@ from prediction_files import drawn
 @pytest.mark.parametrize("classes", [3, 100])
 def test_the_panels(classes: int, rng: np.random.Generator, tmp_path: Path) -> None:
     told = xent.evaluate(*drawn(rng, 600, classes))
-    ax = figure.reliability(told, Figure().add_subplot())
-    filled = [b for b in told.bins if b.share]
-    assert [bar.get_height() for bar in ax.patches] == [b.accuracy for b in filled]
-    assert f"ECE {100 * told.ece:.2f} %" in ax.get_title()
     ax = figure.losses(told, Figure().add_subplot())
     assert sum(ax.patches[0].get_data().values) == pytest.approx(1 - told.losses[0] / 600)
     ax = figure.classes(told, Figure().add_subplot())

@@ -41,7 +41,8 @@ RAISE = {
     "cli/bench.py",
     "cli/grade.py",
     "demo.py",
-    "plots.py",
+    "plots/batches.py",
+    "plots/distributions.py",
     "cli/predictions.py",
     "evaluation/checks.py",
 }

@@ -8,7 +8,8 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xent.evaluation.measures import DECADES
-from xent.plots import BLACK, BLUE, PURPLE, VERMILION
+from xent.plots import reliability
+from xent.plots.axes import BLUE, VERMILION
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
@@ -28,39 +29,6 @@ def draw(told: Evaluation, file: Path) -> None:
     losses(told, second)
     classes(told, third)
     figure.savefig(file, dpi=150, format=file.suffix.removeprefix(".") or "png")
-
-
-def reliability(told: Evaluation, ax: Axes) -> Axes:
-    """Accuracy against confidence by bins; on the diagonal, confidences are what they say."""
-    bins = [b for b in told.bins if b.share]
-    width = 1 / len(told.bins)
-    ax.bar(
-        [(b.lower + b.upper) / 2 for b in bins],
-        [b.accuracy for b in bins],
-        width=0.92 * width,
-        color=BLUE,
-        label="accuracy",
-    )
-    ax.plot(
-        [b.confidence for b in bins],
-        [b.accuracy for b in bins],
-        "o",
-        color=VERMILION,
-        label="at the mean confidence",
-    )
-    ax.plot([0, 1], [0, 1], "--", color=BLACK, linewidth=1, label="calibrated")
-    shares = ax.twinx()
-    shares.step(
-        [0.0, *(b.upper for b in told.bins)],
-        [told.bins[0].share, *(b.share for b in told.bins)],
-        color=PURPLE,
-        linewidth=1.5,
-    )
-    shares.set(ylim=(0, 1), ylabel="share of rows (purple line)")
-    ax.set(xlim=(0, 1), ylim=(0, 1), xlabel="confidence", ylabel="accuracy")
-    ax.set_title(f"Reliability: ECE {100 * told.ece:.2f} %, MCE {100 * told.mce:.2f} %")
-    ax.legend(loc="upper left", frameon=False)
-    return ax
 
 
 def losses(told: Evaluation, ax: Axes) -> Axes:

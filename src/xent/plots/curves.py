@@ -1,11 +1,4 @@
-"""The pictures: information, the entropy of a normal, a loss and its gradient, training curves.
-
-Every function draws on the Axes it is given and returns it. Without one it draws on pyplot's
-current axes, as seaborn does: `plt.figure()` before it starts a new figure, `plt.show()` after it
-shows the figure, and neither is called here. No style and no other global setting is changed; the
-colours are Okabe and Ito's, which people with any kind of colour vision can tell apart. Needs
-matplotlib (`pip install "xent[plot]"`).
-"""
+"""Curves: information, the entropy of a normal, a loss and its gradient, training losses."""
 
 from __future__ import annotations
 
@@ -16,13 +9,10 @@ from typing import TYPE_CHECKING
 import numpy as np
 
 from xent import cross_entropy_vjp, info
+from xent.plots.axes import BLACK, BLUE, COLOURS, DASHES, VERMILION, axes
 
 if TYPE_CHECKING:
     from matplotlib.axes import Axes
-
-# Okabe and Ito (2008), Color universal design.
-BLUE, VERMILION, BLACK, GREEN, PURPLE = "#0072B2", "#D55E00", "#000000", "#009E73", "#CC79A7"
-COLOURS, DASHES = (BLUE, VERMILION, BLACK, GREEN, PURPLE), ("-", "--", ":", "-.", "-")
 
 
 def information(ax: Axes | None = None) -> Axes:
@@ -43,7 +33,7 @@ def information(ax: Axes | None = None) -> Axes:
     >>> information(Figure().add_subplot()).get_ylabel()
     'information (nats)'
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     p = np.linspace(0.01, 1, 100)
     ax.plot(p, info.information(p), color=BLUE, linewidth=2)
     coin = float(info.information(np.asarray(0.5)))
@@ -95,7 +85,7 @@ def normal_entropy(
     >>> normal_entropy(1.0, Figure().add_subplot(), rng=0).get_title()
     'N(0, 1²): entropy 1.4189 nats\\ntrapezoid rule: 1.4189 nats'
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     normal = info.Normal(mean, std)
     closed_form = float(normal.entropy())
     x = np.linspace(mean - 6 * std, mean + 6 * std, 481)
@@ -146,11 +136,10 @@ def loss_curve(
     Source: C. M. Bishop, Pattern Recognition and Machine Learning, 2006, section 4.3.4.
 
     >>> from matplotlib.figure import Figure
-    >>> axes = loss_curve([1.0, 0.0, 0.0], target=0, ax=Figure().add_subplot())
-    >>> axes.get_title()
+    >>> loss_curve([1.0, 0.0, 0.0], target=0, ax=Figure().add_subplot()).get_title()
     'Cross entropy of target 0 among 3 classes'
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     row = np.asarray(logits, dtype=np.float64)
     step = np.linspace(-8, 8, 161)
     rows = np.tile(row, (step.size, 1))
@@ -187,11 +176,11 @@ def training_curves(losses: Mapping[str, Sequence[float]], ax: Axes | None = Non
         The Axes drawn on.
 
     >>> from matplotlib.figure import Figure
-    >>> axes = training_curves({"torch": [0.7, 0.6], "xent": [0.7, 0.6]}, Figure().add_subplot())
-    >>> [line.get_label() for line in axes.get_lines()]
+    >>> drawn = training_curves({"torch": [0.7, 0.6], "xent": [0.7, 0.6]}, Figure().add_subplot())
+    >>> [line.get_label() for line in drawn.get_lines()]
     ['torch', 'xent']
     """
-    ax = _axes(ax)
+    ax = axes(ax)
     widths = np.linspace(6, 2, len(losses)) if len(losses) > 1 else [2.0]
     looks = cycle(zip(COLOURS, DASHES, strict=True))
     for (name, loss), (color, dashes), width in zip(losses.items(), looks, widths, strict=False):
@@ -200,11 +189,3 @@ def training_curves(losses: Mapping[str, Sequence[float]], ax: Axes | None = Non
     ax.legend(frameon=False)
     ax.grid(alpha=0.3)
     return ax
-
-
-def _axes(ax: Axes | None) -> Axes:
-    if ax is not None:
-        return ax
-    import matplotlib.pyplot as plt
-
-    return plt.gca()
