@@ -89,8 +89,10 @@ class Family(ABC):
 class Normal(Family):
     """The normal distribution of a mean and a standard deviation > 0.
 
-    H = log std + (1 + log 2 pi) / 2
-    KL = (e(std_p^2 / std_q^2) + ((mean_p - mean_q) / std_q)^2) / 2
+    In nats::
+
+        H = log std + (1 + log 2 pi) / 2
+        KL = (e(std_p^2 / std_q^2) + ((mean_p - mean_q) / std_q)^2) / 2
 
     >>> Normal(0, 1).entropy()
     np.float64(1.4189385332046727)
@@ -119,9 +121,11 @@ class Normal(Family):
 class MultivariateNormal(Family):
     """The normal distribution of a mean (..., D) and a covariance (..., D, D), positive definite.
 
-    H = (D (1 + log 2 pi) + log det covariance) / 2
-    KL = (sum e(s) + m^2) / 2 with the eigenvalues s of covariance_q^-1 covariance_p and the
-    Mahalanobis distance m of the means under covariance_q
+    In nats::
+
+        H = (D (1 + log 2 pi) + log det covariance) / 2
+        KL = (sum e(s) + m^2) / 2 with the eigenvalues s of covariance_q^-1 covariance_p and the
+        Mahalanobis distance m of the means under covariance_q
 
     >>> MultivariateNormal([0, 0], [[1, 0], [0, 1]]).entropy()
     np.float64(2.8378770664093453)
@@ -167,8 +171,10 @@ class MultivariateNormal(Family):
 class Uniform(Family):
     """The uniform distribution between low and high.
 
-    H = log(high - low)
-    KL = log((high_q - low_q) / (high_p - low_p)), inf unless q covers p
+    In nats::
+
+        H = log(high - low)
+        KL = log((high_q - low_q) / (high_p - low_p)), inf unless q covers p
 
     >>> Uniform(0, 8).entropy(base=2)
     np.float64(3.0)
@@ -199,8 +205,10 @@ class Uniform(Family):
 class Exponential(Family):
     """The exponential distribution of a rate > 0, the inverse of its mean.
 
-    H = 1 - log rate
-    KL = e(rate_q / rate_p)
+    In nats::
+
+        H = 1 - log rate
+        KL = e(rate_q / rate_p)
 
     >>> Exponential(1).entropy()
     np.float64(1.0)
@@ -223,10 +231,13 @@ class Exponential(Family):
 
 @dataclass(frozen=True, repr=False)
 class Laplace(Family):
-    """The Laplace distribution of a mean and a scale > 0, exp(-|x - mean| / scale) / (2 scale).
+    """The Laplace distribution of a mean and a scale > 0.
 
-    H = 1 + log 2 scale
-    KL = e(s) + s (exp(-t) - 1 + t) with s = scale_p / scale_q and t = |mean_p - mean_q| / scale_p
+    Its density is `exp(-|x - mean| / scale) / (2 scale)`. In nats::
+
+        H = 1 + log 2 scale
+        KL = e(s) + s (exp(-t) - 1 + t)
+        with s = scale_p / scale_q and t = |mean_p - mean_q| / scale_p
 
     >>> Laplace(0, 0.5).entropy()
     np.float64(1.0)
@@ -255,10 +266,12 @@ class Laplace(Family):
 class Gamma(Family):
     """The gamma distribution of a shape > 0 and a rate > 0.
 
-    H = shape - log rate + log Gamma(shape) + (1 - shape) psi(shape)
-    KL = log Gamma(shape_q) - log Gamma(shape_p) - psi(shape_p) (shape_q - shape_p)
-         + shape_p e(rate_q / rate_p) + (shape_q - shape_p) log(rate_p / rate_q),
-    of a relative error of about shape eps where shapes and rates differ in proportion
+    In nats::
+
+        H = shape - log rate + log Gamma(shape) + (1 - shape) psi(shape)
+        KL = log Gamma(shape_q) - log Gamma(shape_p) - psi(shape_p) (shape_q - shape_p)
+             + shape_p e(rate_q / rate_p) + (shape_q - shape_p) log(rate_p / rate_q),
+        of a relative error of about shape eps where shapes and rates differ in proportion
 
     >>> Gamma(1, 1).entropy()
     np.float64(1.0)
@@ -296,10 +309,12 @@ class Gamma(Family):
 class Beta(Family):
     """The beta distribution of a > 0 and b > 0: density x^(a-1) (1-x)^(b-1) / B(a, b) on [0, 1].
 
-    H = log B(a, b) - (a - 1) psi(a) - (b - 1) psi(b) + (a + b - 2) psi(a + b)
-    KL = g(a_p, a_q) + g(b_p, b_q) - g(a_p + b_p, a_q + b_q)
-    with g(s, t) = log Gamma(t) - log Gamma(s) - psi(s) (t - s),
-    of a relative error of about (a + b) eps where both parameters differ in proportion
+    In nats::
+
+        H = log B(a, b) - (a - 1) psi(a) - (b - 1) psi(b) + (a + b - 2) psi(a + b)
+        KL = g(a_p, a_q) + g(b_p, b_q) - g(a_p + b_p, a_q + b_q)
+        with g(s, t) = log Gamma(t) - log Gamma(s) - psi(s) (t - s),
+        of a relative error of about (a + b) eps where both parameters differ in proportion
 
     >>> Beta(1, 1).entropy()
     np.float64(0.0)
