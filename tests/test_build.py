@@ -125,7 +125,12 @@ def test_the_wheel_holds_one_library_for_every_python(native: Path) -> None:
         names = files.namelist()
     kept = [n for n in names if not n.endswith(".py") and ".dist-info/" not in n]
     cases = ["xent/conformance/cases.json", "xent/conformance/cases.schema.json"]
-    assert sorted(kept) == [*cases, "xent/kernels/xent_cpu.so", "xent/py.typed"]
+    page = sorted(
+        f"xent/page/{file.name}"
+        for file in (ROOT / "src" / "xent" / "page").iterdir()
+        if file.suffix in (".css", ".html", ".js")
+    )
+    assert sorted(kept) == [*cases, "xent/kernels/xent_cpu.so", *page, "xent/py.typed"]
     assert "xent/kernels/library.py" in names
 
 

@@ -56,6 +56,8 @@ def test_help_lists_the_commands_that_exist() -> None:
             "demo",
             "doctor",
             "evaluate",
+            "explain",
+            "explore",
             "grade",
         ]
     )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import shutil
 import subprocess
 import sys
 from importlib.machinery import SourceFileLoader
@@ -116,3 +117,25 @@ def test_ci_runs_what_a_person_runs():
 def test_torch_is_pinned():
     pins = (ROOT / "constraints.txt").read_text().splitlines()
     assert "torch==2.13.0" in pins
+
+
+@pytest.mark.parametrize(("status", "told"), [(0, ""), (1, "Chromium could not be installed\n")])
+def test_ci_goes_on_without_a_browser(status, told, tmp_path):
+    programs = {
+        ".ci/run": (ROOT / ".ci" / "run").read_text(),
+        "dev": '#!/bin/sh\necho "dev $*"\n',
+        "bin/id": "#!/bin/sh\necho 0\n",
+        "bin/apt-get": f"#!/bin/sh\necho apt-get >>asked\nexit {status}\n",
+    }
+    for name, text in programs.items():
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).write_text(text)
+        (tmp_path / name).chmod(0o755)
+    for name in ("bash", "dirname", "timeout", "sh"):
+        (tmp_path / "bin" / name).symlink_to(shutil.which(name))
+    run = subprocess.run(
+        [tmp_path / ".ci" / "run"], env={"PATH": f"{tmp_path}/bin"}, capture_output=True, text=True
+    )
+    assert (run.returncode, run.stdout) == (0, "dev lint\ndev test\n")
+    assert run.stderr.removeprefix(".ci/run: ") == told
+    assert (tmp_path / "asked").read_text().splitlines() == ["apt-get"] * (2 - status)

@@ -4,6 +4,7 @@ from xent import info as info
 from xent import manual as manual
 from xent.evaluation import compare as compare
 from xent.evaluation import evaluate as evaluate
+from xent.explanation import explain as explain
 from xent.functional import TokenStatistics as TokenStatistics
 from xent.functional import binary_cross_entropy_with_logits as binary_cross_entropy_with_logits
 from xent.functional import cross_entropy as cross_entropy
@@ -29,6 +30,7 @@ __all__ = [
     "cross_entropy",
     "cross_entropy_vjp",
     "evaluate",
+    "explain",
     "info",
     "linear_cross_entropy",
     "linear_cross_entropy_vjp",

@@ -23,6 +23,8 @@ from xent.cli.compare import compare
 from xent.cli.demo import demo
 from xent.cli.doctor import doctor
 from xent.cli.evaluate import evaluate
+from xent.cli.explain import explain
+from xent.cli.explore import explore
 from xent.cli.grade import grade
 
 
@@ -32,5 +34,5 @@ def main() -> None:
     """Cross entropy, right to the last digit."""
 
 
-for command in (bench, compare, demo, doctor, evaluate, grade):
+for command in (bench, compare, demo, doctor, evaluate, explain, explore, grade):
     main.add_command(command)

@@ -1,0 +1,137 @@
+"""The texts in Korean; english.py has the same keys."""
+
+from __future__ import annotations
+
+TEXTS = {
+    "heading.one": "교차 엔트로피: {loss} 나트",
+    "heading.rows": "행마다의 교차 엔트로피",
+    "part.batch": "배치 요약",
+    "part.forward": "순전파",
+    "part.backward": "역전파",
+    "part.numerics": "수치 안정성",
+    "row": "행",
+    "row.class": "행 / 클래스",
+    "class": "클래스 {c}",
+    "target": "타깃",
+    "ignored": "무시",
+    "weight": "가중치",
+    "mass": "질량 m",
+    "loss": "손실",
+    "share": "비중",
+    "rank": "순위",
+    "likeliest": "1순위",
+    "p.target": "타깃의 p",
+    "p.likeliest": "1순위의 p",
+    "margin": "차이",
+    "rows": "행 수",
+    "quantile": "분위수",
+    "scale": "∂L / ∂loss",
+    "shown.rows": "전체 {rows}개 행 가운데 손실이 가장 큰 {shown}개만 보여 줍니다.",
+    "shown.classes": "전체 {classes}개 클래스 가운데 타깃과 확률이 높은 {shown}개만 보여 줍니다.",
+    "starred": "*는 타깃을 나타냅니다.",
+    "summary.title": "손실의 분포",
+    "summary.text": "전체 {rows}개 행 가운데 {kept}개가 계산에 들어가고 {ignored}개는 무시됩니다. "
+    "계산에 들어가는 행의 {accuracy}에서 가장 유력한 클래스가 타깃과 같습니다. 손실이 가장 큰 "
+    "{worst}개 행이 손실 합의 {share}를 차지합니다.",
+    "summary.soft": "전체 {rows}개 행이 모두 계산에 들어갑니다. 손실이 가장 큰 {worst}개 행이 "
+    "손실 합의 {share}를 차지합니다.",
+    "summary.broken": "손실이 무한대인 행: {infinite}개, NaN인 행: {nan}개.",
+    "worst.title": "손실이 가장 큰 행과 그 이유",
+    "worst.text": "차이는 가장 유력한 클래스의 로짓에서 타깃의 로짓을 뺀 값이고, 순위는 "
+    "{classes}개 클래스 가운데 타깃의 순위입니다.",
+    "worst.soft": "타깃이 확률이면 손실은 타깃의 엔트로피 H(t)보다 작아질 수 없습니다. 나머지는 "
+    "타깃과 예측 사이의 KL 발산입니다.",
+    "why.nan": "로짓 {classes}개 가운데 {count}개가 NaN이며, 처음은 클래스 {c}입니다",
+    "why.inf": "클래스 {c}의 로짓이 inf인데, inf - inf는 NaN입니다",
+    "why.nothing": "로짓이 모두 -inf여서 가능한 클래스가 없습니다",
+    "why.masked": "타깃의 로짓이 -inf여서 확률은 0이고 손실은 무한대입니다",
+    "why.zero": "타깃 확률이 있는 클래스의 로짓이 -inf여서 손실이 무한대입니다",
+    "why.sure": "클래스 {k}라고 확신합니다({p_k}). 타깃 {y}의 확률은 {p_y}입니다: "
+    "어려운 행이거나 레이블이 잘못된 것입니다",
+    "why.close": "근소한 차이입니다. 클래스 {k}({p_k}) 쪽이 타깃 {y}({p_y})보다 {margin}나트 "
+    "앞섭니다",
+    "why.spread": "결정하지 못했습니다. 가장 높은 확률이 {p_k}이고 엔트로피는 최대 {most}나트 중 "
+    "{entropy}입니다. 타깃 {y}의 확률은 {p_y}입니다",
+    "why.other": "타깃 {y}({p_y})보다 클래스 {k}({p_k})의 확률이 높습니다",
+    "why.right": "가장 유력한 클래스가 타깃 {y}이고 확률은 {p_y}입니다",
+    "why.soft": "H(t) = {entropy}, KL 발산은 {divergence}나트입니다. 가장 유력한 클래스 {k}의 "
+    "확률은 {p_k}, 타깃의 확률은 {t_k}입니다",
+    "why.weight": "; 가중치 {weight} 때문에 {plain}나트가 {loss}나트가 됩니다",
+    "why.z": "; 그 가운데 {z}나트는 z-손실입니다",
+    "input.title": "로짓과 타깃",
+    "input.indices": "로짓 {rows} × {classes}(행 × 클래스), {dtype}, 타깃은 클래스 번호입니다. "
+    "아래 값은 주어진 수에서 float64로 계산합니다.",
+    "input.probabilities": "로짓 {rows} × {classes}(행 × 클래스), {dtype}, 타깃은 클래스 "
+    "확률입니다. 아래 값은 주어진 수에서 float64로 계산합니다.",
+    "transform.title": "스케일과 소프트캡",
+    "transform.scale": "로짓에 s를 곱합니다. s = {scale}, 온도로는 {temperature}입니다.",
+    "transform.softcap": "로짓에 s를 곱한 뒤 -{cap}부터 {cap}까지로 제한합니다(s = {scale}).",
+    "shift.title": "최댓값 빼기",
+    "shift.text": "행에서 가장 큰 로짓이 0이 되므로 지수 함수가 오버플로하지 않습니다. 결과는 "
+    "그대로입니다. 마지막 부분을 보세요.",
+    "exponentials.title": "지수 함수",
+    "exponentials.text": "모두 [0, 1] 안에 있고 가장 큰 값은 1입니다.",
+    "sum.title": "합",
+    "sum.rest": "마지막 항은 보여 주지 않는 {others}개 클래스의 합입니다.",
+    "sum.text": "1과 클래스 수 사이의 값입니다.",
+    "lse.title": "로그-합-지수(log-sum-exp)",
+    "lse.text": "정규화하는 합의 로그입니다. 뺐던 최댓값을 다시 더합니다.",
+    "log_probabilities.title": "로그 확률",
+    "log_probabilities.text": "이미 아는 두 수의 차이입니다. 0이 되었을지도 모르는 확률에 로그를 "
+    "취하지 않습니다.",
+    "probabilities.title": "확률",
+    "probabilities.text": "소프트맥스입니다. 각 행의 합은 1입니다.",
+    "measure.title": "타깃 측도",
+    "measure.index": "원-핫: 타깃 클래스에 모든 질량이 있습니다.",
+    "measure.soft": "주어진 확률입니다.",
+    "measure.smoothing": "레이블 스무딩(ε = {smoothing})은 모든 클래스에 {part}씩 나눠 줍니다.",
+    "measure.weight": "클래스 가중치 w를 t에 곱하므로 질량 m이 1이 아닐 수 있습니다.",
+    "row_loss.title": "행별 손실",
+    "row_loss.text": "소프트맥스에 대한 타깃 측도의 교차 엔트로피이며, 단위는 나트입니다.",
+    "row_loss.z": "lse의 제곱에 ζ를 곱해 더합니다(ζ = {z}).",
+    "row_loss.ignored": "무시: 0",
+    "denominator.title": "가중치와 분모",
+    "denominator.mean": "평균은 계산에 들어가는 행의 가중치 합으로 나눕니다. 행의 가중치는 타깃 "
+    "클래스의 가중치이고, 타깃이 ignore_index {ignore_index}인 행은 0입니다.",
+    "denominator.soft": "타깃이 확률이면 평균은 행의 수로 나눕니다.",
+    "denominator.given": "행의 가중치 대신 주어진 normalizer로 나눕니다.",
+    "denominator.none": "아무것으로도 나누지 않습니다.",
+    "denominator.zero": "가중치가 있는 행이 없습니다. torch와 같이 0 / 0은 NaN입니다.",
+    "denominator.ignored": "무시되는 행: {rows}개 중 {ignored}개.",
+    "loss.title": "손실",
+    "loss.mean": "행별 손실의 합을 분모로 나눕니다. {bits}비트입니다.",
+    "loss.sum": "행별 손실의 합입니다. {bits}비트입니다.",
+    "loss.none": "손실을 하나로 합치지 않고 행마다 그대로 둡니다.",
+    "row_gradient.title": "소프트맥스 빼기 타깃",
+    "row_gradient.text": "로짓이 너무 높은 곳에서 양수입니다. 경사 하강은 그 로짓을 낮추고 타깃의 "
+    "로짓을 높입니다.",
+    "row_gradient.sums": "각 행의 합은 0입니다.",
+    "gradient.title": "기울기",
+    "gradient.mean": "모든 행을 D로 나눕니다.",
+    "gradient.sum": "모든 행이 그대로 들어갑니다.",
+    "gradient.ignored": "무시되는 행의 기울기는 0입니다.",
+    "jacobian.title": "소프트맥스의 야코비 행렬",
+    "jacobian.text": "행 {row}의 야코비 행렬입니다. 대칭이고 각 행의 합은 0입니다. 여기에 "
+    "∂loss / ∂p = -t / p를 곱하면 위의 기울기 행 (m p - t)가 됩니다.",
+    "jacobian.product": "J (-t / p)",
+    "shift_is_safe.title": "최댓값을 빼도 되는 이유",
+    "shift_is_safe.text": "exp(a)는 분자와 분모에 똑같이 곱해집니다. a = -max이면 오버플로가 없고, "
+    "빼지 않은 식은 로짓이 크면 실패합니다(행 {row}, 식 그대로 float64로 계산).",
+    "naive.title": "단순한 식을 세 가지 형식으로 계산하면",
+    "naive.text": "행 {row}의 손실이며, 연산마다 그 형식으로 반올림합니다. 그 형식에 담긴 로짓에 "
+    "대해 xent가 주는 값을 옆에 둡니다.",
+    "naive.limits": "exp는 float16에서 11.09, bfloat16과 float32에서 88.72를 넘으면 "
+    "오버플로합니다.",
+    "naive.given": "그대로",
+    "naive.raised": "u + {by}",
+    "naive.lowered": "u - {by}",
+    "naive.stretched": "{by} u",
+    "naive.ahead": "u_y: +{by}",
+    "naive.ahead.text": "u_y: +{by}는 타깃의 로짓을 나머지보다 {by}만큼 크게 둔 것입니다. 손실은 "
+    "작지만 0이 아닙니다.",
+    "format": "형식",
+    "logits": "로짓",
+    "softmax.plain": "빼지 않은 exp",
+    "softmax.log": "log Σ exp - u_c",
+    "softmax.shift": "최댓값을 뺀 소프트맥스",
+}
