@@ -3,14 +3,17 @@
     .venv/bin/python benchmarks/evaluate.py [--quick] [--rounds N]
 
 Each result is checked against scikit-learn's log_loss (and torchmetrics' calibration error) before
-it is timed. All take turns on one file in the page cache; a ratio is of the same round. The table
-goes into docs/evaluate.md between its marks, the numbers into results/evaluate.json.
+it is timed. All take turns on one file in the page cache; a ratio is of the same round. Beside the
+time on the clock stands that of the CPU: where other work runs on the machine, cores x CPU time of
+one thread that reads and sums / CPU time of all our threads is what the clock would tell alone. The
+table goes into docs/evaluate.md between its marks, the numbers into results/evaluate.json.
 """
 
 from __future__ import annotations
 
 import argparse
 import json
+import os
 import platform
 import time
 from collections.abc import Callable
@@ -83,10 +86,11 @@ def check(file: Path, targets: Path, dtype: str) -> None:
         raise SystemExit(f"{file}: {told.loss} {theirs}, ECE {told.ece} {ece}")
 
 
-def timed(work: Callable[[], object]) -> float:
-    begin = time.perf_counter()
+def timed(work: Callable[[], object]) -> tuple[float, float]:
+    """Seconds on the clock, and of all threads on CPUs."""
+    begin, used = time.perf_counter(), time.process_time()
     work()
-    return time.perf_counter() - begin
+    return time.perf_counter() - begin, time.process_time() - used
 
 
 def measured(rows: int, classes: int, dtype: str, rounds: int) -> dict[str, object]:
@@ -96,7 +100,6 @@ def measured(rows: int, classes: int, dtype: str, rounds: int) -> dict[str, obje
         check(file, targets, dtype)
         work: dict[str, Callable[[], object]] = {
             "read and sum": lambda: read_and_sum(file),
-            "quick": lambda: xent.evaluate(file, targets, quick=True),
             "no temperature": lambda: xent.evaluate(file, targets, temperature="none"),
             "all": lambda: xent.evaluate(file, targets),
         }
@@ -105,35 +108,40 @@ def measured(rows: int, classes: int, dtype: str, rounds: int) -> dict[str, obje
             p = probabilities(file)
             work["log_loss"] = lambda: log_loss(target, p, labels=labels)
         seconds: dict[str, list[float]] = {name: [] for name in work}
+        cpu_seconds: dict[str, list[float]] = {name: [] for name in work}
         for _ in range(rounds):
             for name, function in work.items():
-                seconds[name].append(timed(function))
+                clock, used = timed(function)
+                seconds[name].append(clock)
+                cpu_seconds[name].append(used)
         return {
             "rows": rows,
             "classes": classes,
             "dtype": dtype,
             "bytes": file.stat().st_size,
             "seconds": seconds,
+            "cpu_seconds": cpu_seconds,
         }
 
 
-def ratios(case: dict, over: str, under: str) -> str:
+def ratios(case: dict, over: str, under: str, of: str = "seconds", by: float = 1.0) -> str:
     """The median of the rounds' ratios, and their range."""
-    pairs = zip(case["seconds"][over], case["seconds"][under], strict=True)
-    found = sorted(a / b for a, b in pairs)
+    pairs = zip(case[of][over], case[of][under], strict=True)
+    found = sorted(by * a / b for a, b in pairs)
     return f"{median(found):.2f} ({found[0]:.2f} - {found[-1]:.2f})"
 
 
 def table(cases: list[dict], machine: str) -> str:
-    columns = "logits", "read and sum, GB/s", "quick", "no temperature", "all"
-    head = f"| {' | '.join([*columns, 'log_loss / quick', 'log_loss / all'])} |"
+    columns = "logits", "read and sum, GB/s", "no temperature", "all", "no temperature, CPU"
+    head = f"| {' | '.join([*columns, 'all, CPU', 'log_loss / all'])} |"
     lines = [machine, "", head, "|---|---|---|---|---|---|---|"]
     for case in cases:
         rate = case["bytes"] / median(case["seconds"]["read and sum"]) / 1e9
         name = f"{case['rows']:,} x {case['classes']:,}, {case['dtype']}"
-        rest = [ratios(case, "read and sum", way) for way in ("quick", "no temperature", "all")]
-        for way in ("quick", "all"):
-            rest.append(ratios(case, "log_loss", way) if "log_loss" in case["seconds"] else "-")
+        ways, cores = ("no temperature", "all"), cpu.threads()
+        rest = [ratios(case, "read and sum", way) for way in ways]
+        rest += [ratios(case, "read and sum", way, "cpu_seconds", cores) for way in ways]
+        rest.append(ratios(case, "log_loss", "all") if "log_loss" in case["seconds"] else "-")
         lines.append(f"| {name} | {rate:.2f} | {' | '.join(rest)} |")
     return "\n".join(lines)
 
@@ -146,7 +154,9 @@ def main() -> None:
     share = 10 if asked.quick else 1
     cases = [measured(rows // share, v, d, asked.rounds) for rows, v, d in CASES]
     machine = f"{platform.machine()}, {cpu.threads()} cores, numpy {np.__version__}"
-    text = table(cases, f"{machine}, {asked.rounds} rounds; median ratio (least - largest).")
+    load = f"load average {os.getloadavg()[0]:.1f}" if hasattr(os, "getloadavg") else ""
+    told = f"{machine}, {asked.rounds} rounds, {load}; median ratio (least - largest)."
+    text = table(cases, told)
     print(text)
     if asked.quick:
         return

@@ -38,6 +38,8 @@ class Subject(NamedTuple):
 
 
 REFERENCE = (("XENT_CPU", "none"),)
+KERAS = (("KERAS_BACKEND", "jax"),)
+EMULATED = (("DEV", "PYTHON"),)  # tinygrad's CPU device needs clang
 SUBJECTS = (
     Subject("torch `F.cross_entropy`", "torch.nn.functional:cross_entropy", "torch"),
     Subject("torch `nn.CrossEntropyLoss`", "torch.nn:CrossEntropyLoss", "torch"),
@@ -76,13 +78,25 @@ SUBJECTS = (
     Subject("xent, linear head, compiled kernel", "xent:linear_cross_entropy", "xent"),
     Subject("xent, linear head, no kernel", "xent:linear_cross_entropy", "xent", None, REFERENCE),
     Subject(
-        "tinygrad `Tensor.cross_entropy`", "tinygrad:Tensor.cross_entropy", "tinygrad", "tinygrad"
+        "Liger, Triton's interpreter",
+        f"{HERE}:liger",
+        "liger-kernel",
+        "torch",
+        (("TRITON_INTERPRET", "1"),),
+    ),
+    Subject(
+        "tinygrad `Tensor.cross_entropy`",
+        "tinygrad:Tensor.cross_entropy",
+        "tinygrad",
+        "tinygrad",
+        EMULATED,
     ),
     Subject(
         "tinygrad `Tensor.sparse_categorical_crossentropy`",
         "tinygrad:Tensor.sparse_categorical_crossentropy",
         "tinygrad",
         "tinygrad",
+        EMULATED,
     ),
     Subject("MLX `nn.losses.cross_entropy`", "mlx.nn.losses:cross_entropy", "mlx", "mlx"),
     Subject(
@@ -94,12 +108,14 @@ SUBJECTS = (
         "keras.losses:sparse_categorical_crossentropy",
         "keras",
         "keras",
+        KERAS,
     ),
     Subject(
         "Keras, categorical, jax backend",
         "keras.losses:categorical_crossentropy",
         "keras",
         "keras",
+        KERAS,
     ),
 )
 
@@ -168,9 +184,16 @@ def page(lines: list[dict[str, Any]]) -> str:
         seeds=", ".join(sorted({str(found["seed"]) for found in lines if "seed" in found})),
         rows="\n".join(rows),
         details="\n\n".join(details),
-        untold="## Not graded\n\n" + "\n".join(untold) + "\n" if untold else "",
+        untold="\n".join([*untold, *TRIED]),
     )
 
+
+TRIED = (  # by hand, on 2026-11-22
+    "- cut-cross-entropy 25.1.1, `linear_cross_entropy` in Triton's interpreter: `InterpreterError"
+    "(AttributeError(\"'NoneType' object has no attribute 'dtype'\"))`",
+    "- flash-attn's `cross_entropy_loss`: there is no wheel, and the package is not built without "
+    "CUDA: `OSError: CUDA_HOME environment variable is not set`",
+)
 
 PAGE = """# Grades
 
@@ -178,8 +201,9 @@ What `xent grade` finds in real implementations. Written by `benchmarks/grades.p
 on the CPU, seed {seeds}.
 
 A check belongs to one of two tiers. **Agrees with torch**: what torch 2.13 does right, on values,
-gradients, shapes, formats, large and infinite logits, bad input, calls and derivatives. **Better
-than torch**: what torch falls short in. An option that is not there is not offered, and no failure.
+gradients, shapes, formats, large and infinite logits, bad input, calls and derivatives, and the
+definitions of z-loss, softcap, logit scale and a given divisor where they are taken. **Better than
+torch**: what torch falls short in. An option that is not there is not offered, and no failure.
 The last column is the cause that explains most of what is wrong.
 
 | graded | version | agrees with torch | better than torch | not offered | leading cause |
@@ -189,9 +213,13 @@ The last column is the cause that explains most of what is wrong.
 The formulas of the [five sources](sources.md) are graded in the shortest form that computes what
 theirs do (`benchmarks/grades_subjects.py`). Losses of JAX, Keras, tinygrad and MLX have other
 conventions than torch's (rows instead of a mean, no check of labels on a device): the grader tells
-the differences, whoever is right.
+the differences, whoever is right. Liger runs in Triton's interpreter, tinygrad on its emulated
+device (`DEV=PYTHON`), Keras on JAX: what they compute is theirs, how fast is not.
+
+## Tried, and not graded
 
 {untold}
+
 ## What is wrong, by cause
 
 {details}

@@ -6,6 +6,7 @@ all; with them xent's own backward as a pair of functions.
 
 from __future__ import annotations
 
+import importlib
 from typing import Any
 
 import numpy as np
@@ -198,6 +199,25 @@ def xent_forward(logits: Array, target: Array, **options: Any) -> Any:
 
 def xent_backward(kept: Any, upstream: Any) -> Array:
     return kept(upstream)
+
+
+# Liger's kernel, whose module needs the rest of the package
+
+
+def liger(
+    logits: torch.Tensor,
+    target: torch.Tensor,
+    weight: torch.Tensor | None = None,
+    *,
+    ignore_index: int = -100,
+    reduction: str = "mean",
+    label_smoothing: float = 0.0,
+    lse_square_scale: float = 0.0,
+    softcap: float | None = None,
+) -> torch.Tensor:
+    function: Any = importlib.import_module("liger_kernel.ops.cross_entropy")
+    options = ignore_index, lse_square_scale, label_smoothing, reduction, softcap, False
+    return function.LigerCrossEntropyFunction.apply(logits, target, weight, *options)[0]
 
 
 # torch's chunked linear head

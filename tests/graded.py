@@ -1,4 +1,7 @@
-"""How tests grade: in this process, on as few checks as show a mistake."""
+"""How tests grade: in this process, on as few checks as show a mistake.
+
+A slow test grades every wrong loss on whole families of checks (test_conformance_grading.py).
+"""
 
 from __future__ import annotations
 
@@ -10,13 +13,13 @@ import pytest
 
 from xent.conformance.checks import CHECKS
 from xent.conformance.grading import grade
-from xent.conformance.report import FAILED, PASSED, Record, Report, text
+from xent.conformance.report import FAILED, NOT_OFFERED, PASSED, Record, Report, text
 
 sys.path.insert(0, str(Path(__file__).parent))
 from wrong_losses import WRONG, Wrong
 
+BESIDE = {family: (family,) for family in ("value", "stable")}  # their mistakes are much alike
 FEW = ("value.rows", "value.mean", "gradient.mean", "gradient.sum", "dtype.float32")
-DEAR = ("compose", "memory", "accuracy", "linear", "calls")  # of these, the one check alone
 
 
 def of_family(family: str) -> pytest.MarkDecorator:
@@ -36,8 +39,7 @@ def record_of(report: Report, name: str) -> Record:
 
 def assert_caught(wrong: Wrong, seed: int, *more: str) -> None:
     """Its check fails, and the report leads with its cause."""
-    family = wrong.check.partition(".")[0]
-    checks = {wrong.check, *FEW, *more} | (set() if family in DEAR else {family})
+    checks = {wrong.check, *FEW, *BESIDE.get(wrong.check.partition(".")[0], ()), *more}
     report = examined(wrong.loss, *checks, seed=seed, adapter=wrong.adapter)
     record = record_of(report, wrong.check)
     assert record.status == FAILED, report.trouble or record.told()
@@ -57,3 +59,4 @@ def assert_passes(found: Any, *checks: str, seed: int, tier: str | None = None) 
 
 
 assert CHECKS
+assert NOT_OFFERED

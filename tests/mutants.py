@@ -140,15 +140,15 @@ FAULTS = [
     # the fast way
     Fault("backends/torch_fused.py", "or factor != ctx.upstream", "", FUSED),
     Fault("backends/torch_fused.py", "if differentiated(upstream):", "if False:", FUSED),
-    Fault("backends/torch_fused.py", "forward_ad._current_level >= 0", "False", "backends_fast"),
+    Fault("backends/torch_whole.py", "forward_ad._current_level >= 0", "False", "backends_fast"),
     Fault(
-        "backends/torch_fused.py",
+        "backends/torch_whole.py",
         "    torch.autograd.graph.increment_version(logits)\n",
         "",
         FUSED,
     ),
     Fault(
-        "backends/torch_fused.py",
+        "backends/torch_whole.py",
         "for tensor in (logits, base):",
         "for tensor in (logits,):",
         FUSED,

@@ -50,6 +50,17 @@ def test_the_gradient_is_that_of_memory_of_its_own(rng, dtype, classes, options,
     near(x.grad, 2 * upstream * slope.double(), dtype, 0 if upstream == 1 else 2, 0, classes)
 
 
+@pytest.mark.parametrize("strange", [0.0, float("nan"), float("inf")])
+def test_an_upstream_that_nothing_can_be_scaled_from_is_not_expected(rng, strange):
+    x, y, t = draw(rng, (4, 5))
+    options = {"z_loss": 0.123}  # of no other test
+    (right,) = grad(xent.cross_entropy(y, t, **options), x, retain_graph=True)
+    for plan in (INPLACE, None):
+        grad(xent.cross_entropy(x * 2, t, plan=plan, **options), x, torch.tensor(strange).double())
+        (found,) = grad(xent.cross_entropy(x * 2, t, plan=INPLACE, **options), x)
+        torch.testing.assert_close(found, right, rtol=1e-12, atol=1e-15)
+
+
 def test_it_lies_in_the_memory_of_the_logits(rng):
     _, y, t = draw(rng, (4, 5))
     place, kept, found = y.data_ptr(), y.detach(), []

@@ -3,7 +3,11 @@
 from __future__ import annotations
 
 import json
+import re
+import signal
+import subprocess
 import sys
+import time
 from pathlib import Path
 
 import numpy as np
@@ -11,6 +15,7 @@ import pytest
 from matplotlib import image
 
 import xent
+from xent.evaluation import single
 
 sys.path.insert(0, str(Path(__file__).parent))
 from command import COLOUR, call, on_a_terminal
@@ -89,9 +94,46 @@ def test_report_and_picture_are_written_whole(own_folder: Path) -> None:
 
 def test_a_terminal_gets_tables_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("xent.evaluation.passes.block_rows", lambda classes: 8)
+    block = single.block
+    monkeypatch.setattr(single, "block", lambda *given: (time.sleep(0.01), block(*given))[1])
     with monkeypatch.context() as patched:
         stdout, stderr = on_a_terminal(patched, "evaluate", "x.npy", "t.npy")
     assert "──" in stdout
     assert "mean loss" in stdout
-    assert "reading predictions" in stderr
+    line = r"reading predictions [━╸╺]+ [0-9.]+ k?B/s \d:\d\d:\d\d left"
+    assert re.search(line, re.sub(r"\x1b\[[0-9;?]*[A-Za-z]", "", stderr))
     assert not COLOUR.search(call("evaluate", "x.npy", "t.npy").stdout)
+
+
+INTERRUPTED = """
+import sys, time
+from xent import cli
+from xent.evaluation import single
+
+def slow(*_):
+    print("begun", flush=True)
+    time.sleep(2)
+
+single.block = slow
+cli.main(["evaluate", "x.npy", "t.npy", "--plot", "x.png", "--output", "told.txt"])
+"""
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="there is no SIGINT to send")
+def test_an_interrupted_command_leaves_nothing_behind(own_folder: Path) -> None:
+    (own_folder / "told.txt").write_text("old")
+    before = sorted(file.name for file in own_folder.iterdir())
+    with subprocess.Popen(
+        [sys.executable, "-c", INTERRUPTED],
+        stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
+        text=True,
+    ) as running:
+        assert running.stdout is not None
+        assert running.stdout.readline() == "begun\n"
+        running.send_signal(signal.SIGINT)
+        _, stderr = running.communicate(timeout=60)
+    assert running.returncode == 130
+    assert stderr == "Error: interrupted: nothing was written\n"
+    assert sorted(file.name for file in own_folder.iterdir()) == before
+    assert (own_folder / "told.txt").read_text() == "old"

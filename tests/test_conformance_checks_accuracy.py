@@ -7,7 +7,7 @@ from pathlib import Path
 
 import torch
 
-from xent.conformance.checks import AGREES
+from xent.conformance.checks import AGREES, CHECKS
 
 sys.path.insert(0, str(Path(__file__).parent))
 from graded import FAILED, assert_caught, assert_passes, examined, of_family
@@ -20,7 +20,9 @@ def test_the_mistake_is_caught_and_leads(wrong: Wrong, seed: int) -> None:
 
 
 def test_a_right_loss_passes(seed: int) -> None:
-    assert_passes(cross_entropy, "accuracy", seed=seed)
+    # It computes in float64, and keeps nothing of what float64 loses.
+    own = {name for name in CHECKS if name.startswith("accuracy.")}
+    assert_passes(cross_entropy, *own - {"accuracy.wide_gradient_float64"}, seed=seed)
 
 
 def test_torch_loses_small_losses(seed: int) -> None:

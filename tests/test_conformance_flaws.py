@@ -20,6 +20,10 @@ def cases(rng: np.random.Generator) -> list[Case]:
             weighted = draws.weighted(draws.ignoring(case, rng), rng)
             found += [case, soft, draws.weighted(soft, rng), weighted]
             found += [replace(weighted, label_smoothing=0.25), replace(soft, label_smoothing=0.25)]
+            capped = replace(weighted, softcap=1.5, logit_scale=0.75)
+            found += [replace(weighted, z_loss=0.25), capped, replace(capped, z_loss=0.25)]
+            if reduction == "mean":
+                found.append(replace(weighted, normalizer=5.5))
             found.append(replace(case, ignore_index=-1, target=np.full(len(case.target), 2 % 3)))
             found.append(replace(case, target=np.zeros(len(case.target), int)))
         places = rng.integers(0, 3, (2, 2))

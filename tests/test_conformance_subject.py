@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import sys
-from dataclasses import replace
 from pathlib import Path
 
 import numpy as np
@@ -13,6 +12,7 @@ import torch
 import xent
 from xent import manual
 from xent.conformance import draws, expect
+from xent.conformance import subject as subject_module
 from xent.conformance.draws import Case
 from xent.conformance.findings import NotOffered
 from xent.conformance.subject import prepare
@@ -31,10 +31,6 @@ def keywords(logits, target, **options):
     if set(options) - {"weight", "reduction"}:
         raise TypeError(f"unexpected {options}")
     return cross_entropy(logits, target, **options)
-
-
-def backwards(y_true, y_pred):
-    return cross_entropy(y_pred, y_true)
 
 
 def forward(logits, target):
@@ -82,14 +78,46 @@ def test_options_that_it_only_seems_to_take() -> None:
     assert set(prepare(keywords).names) == {"weight", "reduction", "linear_bias"}
 
 
-def test_arguments_the_other_way_round(rng: np.random.Generator) -> None:
-    pytest.importorskip("keras")
-    subject = prepare(cross_entropy)
+def test_arguments_the_other_way_round(
+    rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """Keras's order and words, of any library: no Keras is needed for them."""
+
+    def loss(y_true, y_pred, from_logits=False, ignore_class=None):
+        assert from_logits
+        return cross_entropy(y_pred, y_true, ignore_index=ignore_class or -100)
+
+    monkeypatch.setattr(subject_module, "_keras_library", lambda: "torch")
+    subject = prepare(loss, "keras")
+    assert subject.adapter.order == "target"
+    assert subject.constants == {"from_logits": True}
+    assert subject.names == {"ignore_index": "ignore_class"}
     (case,) = draws.plain(rng, ((3, 4),))
-    expected = subject.run(case).loss
-    subject.found, subject.adapter = backwards, replace(subject.adapter, order="target")
-    subject.names = {}
-    np.testing.assert_array_equal(subject.run(case).loss, expected)
+    for asked in (case, draws.ignoring(case, rng, 1)):
+        outcome, exact = subject.run(asked), expect.expected(asked, expect.BOTH)
+        np.testing.assert_allclose(outcome.loss, exact["loss"], rtol=1e-9)
+        np.testing.assert_allclose(outcome.dlogits, exact["dlogits"], rtol=1e-9, atol=1e-12)
+
+
+def test_keras_itself(rng: np.random.Generator, monkeypatch: pytest.MonkeyPatch) -> None:
+    if "keras" not in sys.modules:
+        monkeypatch.setenv("KERAS_BACKEND", "torch")
+    losses = pytest.importorskip("keras.losses")
+    subject = prepare(losses.sparse_categorical_crossentropy)
+    assert subject.adapter.name == "keras"
+    assert subject.natural == "none"
+    (case,) = draws.plain(rng, ((3, 4),), reduction="none", dtype="float32")
+    outcome, exact = subject.run(case), expect.expected(case, expect.BOTH)
+    np.testing.assert_allclose(outcome.loss, exact["loss"], rtol=1e-5)
+    if outcome.dlogits is not None:  # Keras on NumPy has none
+        np.testing.assert_allclose(outcome.dlogits, exact["dlogits"], rtol=1e-5, atol=1e-6)
+
+
+def test_options_that_torch_has_not(rng: np.random.Generator) -> None:
+    options = {"z_loss", "softcap", "logit_scale", "normalizer"}
+    assert options <= set(prepare(xent.cross_entropy, "torch").names)
+    assert options <= set(prepare(xent.manual.CrossEntropyLoss).names)
+    assert not options & set(prepare(torch.nn.functional.cross_entropy).names)
 
 
 def test_what_fits_no_adapter() -> None:

@@ -26,14 +26,26 @@ def test_bins_and_their_errors() -> None:
 def test_the_least_of_a_convex_function(best: float) -> None:
     tried = []
 
-    def at(scale: float) -> tuple[float, float]:
+    def at(scale: float) -> tuple[float, float, float]:
         tried.append(scale)
-        return scale - best * math.log(scale), 1 - best / scale
+        return scale - best * math.log(scale), scale - best, best
 
-    assert best_scale(at) == pytest.approx(best, rel=1e-6)
-    assert len(tried) < 45
+    for guess in (1.0, 1.01 * best):
+        tried.clear()
+        found = best_scale(at, guess)
+        assert found is not None
+        assert found == pytest.approx((best, best - best * math.log(best)), rel=1e-6)
+        assert len(tried) < (20 if guess == 1 else 5)
 
 
 def test_a_loss_that_falls_for_ever_has_no_least() -> None:
-    assert best_scale(lambda scale: (math.exp(-scale), -1.0)) is None
-    assert best_scale(lambda scale: (scale, 1.0)) is None
+    for step in (0.1, 1.0, 20.0):
+        falls = step * math.exp(-1 / step)
+        assert best_scale(lambda scale, f=falls: (-f * scale, -f * scale, f * scale / 9)) is None
+
+    def tail(scale: float) -> tuple[float, float, float]:
+        loss = math.exp(-30 * scale)
+        return loss, -30 * scale * loss, (30 * scale) ** 2 * loss
+
+    assert best_scale(tail) is None
+    assert best_scale(lambda scale: (scale, 1.0, 0.0)) is None

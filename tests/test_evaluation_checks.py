@@ -67,7 +67,9 @@ def test_a_comparison_is_checked() -> None:
         ValueError, match=r"array has shape \(4, 2\), expected \(4, 3\), that of arr"
     ):
         xent.compare(LOGITS, LOGITS[:, :2], TARGET)
-    with pytest.raises(ValueError, match=r"kind has value 'top-k', expected a kind that has every"):
+    with pytest.raises(
+        ValueError, match=r"kind has value 'top-k', expected one with all classes: the"
+    ):
         xent.compare(LOGITS, LOGITS, TARGET, kind="top-k")
 
 

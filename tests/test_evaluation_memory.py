@@ -11,22 +11,22 @@ import pytest
 
 pytest.importorskip("resource")
 MEASURE = """
-import resource, sys, numpy, xent
+import resource, numpy, xent
 def peak(): return resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
 xent.evaluate(numpy.zeros((4, 3), numpy.float32), numpy.zeros(4, int))
 before = peak()
-told = xent.evaluate("x.npy", "t.npy", chunk_mb=64, quick=sys.argv[1] == "quick")
+told = xent.evaluate("x.npy", "t.npy", chunk_mb=64)
 print(told.rows, told.loss, peak() - before)
 """
 
 
 @pytest.mark.parametrize(
-    ("rows", "classes", "quick"),
-    [(75_000, 1000, ""), pytest.param(32_768, 32_000, "quick", marks=pytest.mark.slow)],
+    ("rows", "classes"),
+    [(75_000, 1000), pytest.param(32_768, 32_000, marks=pytest.mark.slow)],
     ids=["300 MB", "4 GB"],
 )
 @pytest.mark.skipif(sys.platform != "linux", reason="ru_maxrss is counted otherwise")
-def test_the_peak_of_memory(rows: int, classes: int, quick: str, own_folder: Path) -> None:
+def test_the_peak_of_memory(rows: int, classes: int, own_folder: Path) -> None:
     # What is not written of a file reads as zeros and takes no room on the disk.
     with Path("x.npy").open("wb") as file:
         header = {"descr": "<f4", "fortran_order": False, "shape": (rows, classes)}
@@ -34,7 +34,7 @@ def test_the_peak_of_memory(rows: int, classes: int, quick: str, own_folder: Pat
         file.truncate(file.tell() + 4 * rows * classes)
     np.save("t.npy", np.zeros(rows, np.int64))
     done = subprocess.run(
-        [sys.executable, "-c", MEASURE, quick], capture_output=True, text=True, check=True
+        [sys.executable, "-c", MEASURE], capture_output=True, text=True, check=True
     )
     counted, loss, peak = done.stdout.split()
     assert int(counted) == rows

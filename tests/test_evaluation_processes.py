@@ -10,6 +10,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
+import xent
 from xent.evaluation import processes
 
 sys.path.insert(0, str(Path(__file__).parent))
@@ -27,6 +28,13 @@ def test_one_process_is_alone(monkeypatch: pytest.MonkeyPatch) -> None:
     assert processes.gathered(b"x") == [b"x"]
 
 
+def test_standard_input_has_one_reader(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(processes, "world", lambda: (0, 2))
+    text = "evaluate: stdin has 2 processes that would share it, expected a file, which each can"
+    with pytest.raises(ValueError, match=text):
+        xent.evaluate("-", np.zeros(3, int))
+
+
 def test_two_processes_tell_what_one_does(own_folder: Path, rng: np.random.Generator) -> None:
     logits, target = drawn(rng, 150_000, 12)
     target[::13] = -100
@@ -34,9 +42,10 @@ def test_two_processes_tell_what_one_does(own_folder: Path, rng: np.random.Gener
     group = np.arange(150_000) // 100
     bad = logits.copy()
     bad[70_000, 3] = bad[140_000, 1] = np.nan
-    saved(own_folder, x=logits, t=target, y=new, g=group, bad=bad)
+    saved(own_folder, x=logits, t=target, y=new, g=group, bad=bad, half=logits.astype(np.float16))
     commands = (
         ("evaluate", "x.npy", "t.npy", "--group", "g.npy", "--temperature", "all"),
+        ("evaluate", "half.npy", "t.npy"),
         ("evaluate", "x.npy", "t.npy", "--bootstrap", "20"),
         ("compare", "x.npy", "y.npy", "t.npy"),
         ("evaluate", "bad.npy", "t.npy", "--skip-bad"),

@@ -1,4 +1,4 @@
-"""evaluation.single: the record of an evaluation, in nats and in bits, and its quick form."""
+"""evaluation.single: the record of an evaluation, in nats and in bits."""
 
 from __future__ import annotations
 
@@ -26,19 +26,6 @@ def test_bits_are_nats_divided_by_log_2(rng: np.random.Generator) -> None:
     for name in ("perplexity", "log_perplexity", "bits", "skill", "brier", "ece"):
         assert getattr(bits, name) == getattr(nats, name), name
     assert nats.perplexity == pytest.approx(math.exp(nats.loss))
-
-
-@pytest.mark.parametrize("dtype", ["float16", "float32", "float64"])
-def test_quick_tells_the_same_of_what_it_tells(dtype: str, rng: np.random.Generator) -> None:
-    logits, target = drawn(rng, 700, 9, dtype)
-    whole, quick = (xent.evaluate(logits, target, quick=q) for q in (False, True))
-    for name in ("loss", "standard_error", "ece", "mce", "accuracy", "baseline", "skill"):
-        assert getattr(quick, name) == pytest.approx(getattr(whole, name), rel=1e-5), name
-    assert math.isnan(quick.entropy)
-    assert math.isnan(quick.brier)
-    assert math.isnan(quick.top_accuracy)
-    assert quick.temperature is None
-    assert "Brier" not in str(quick)
 
 
 def test_perplexity_that_is_too_large_for_a_double_has_a_logarithm() -> None:

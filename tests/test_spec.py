@@ -187,6 +187,7 @@ def test_the_public_signatures_have_the_options_and_values_of_a_spec():
             TypeError,
             "chunk_bytes has type bool, expected an integer > 0, or None",
         ),
+        ({"compact": 0}, TypeError, "compact has type int, expected True, False or None"),
         (
             {"check_targets": 1},
             TypeError,

@@ -22,8 +22,10 @@ def log_softmax(x: Tensor) -> Tensor:
     """Axis 1, the largest term left out of the sum, and its derivative out of the others'."""
     k = x.detach().argmax(1, keepdim=True)
     at_k = torch.zeros_like(x, dtype=torch.bool).scatter(1, k, True)
-    z = torch.where(at_k, 0.0, x - x.gather(1, k))
-    return z - torch.log1p(torch.where(at_k, -torch.inf, z).exp().sum(1, keepdim=True))
+    top = x.gather(1, k)
+    z = torch.where(at_k, 0.0, x - top)
+    log_p = z - torch.log1p(torch.where(at_k, -torch.inf, z).exp().sum(1, keepdim=True))
+    return log_p + (top - top).detach()  # nan, where the largest is infinite
 
 
 def check(x: Tensor, y: Tensor, w: Tensor | None, ignore_index: int, smoothing: float) -> None:
@@ -31,6 +33,8 @@ def check(x: Tensor, y: Tensor, w: Tensor | None, ignore_index: int, smoothing: 
     if y.is_floating_point():
         if y.shape != x.shape:
             raise ValueError("probabilities have the shape of the logits")
+        if ignore_index >= 0:
+            raise ValueError("probabilities ignore no class")
     elif y.shape != x.shape[:1] * (x.ndim > 1) + x.shape[2:]:
         raise ValueError("one target for each row")
     else:
@@ -58,6 +62,12 @@ def product(t: Tensor, log_p: Tensor) -> Tensor:
 
 def divided(total: Tensor, weights: Tensor, rows: int, soft: bool) -> Tensor:
     return total / (rows if soft else weights.sum())
+
+
+def result_dtype(logits: Tensor) -> torch.dtype:
+    """That of the logits; float32 where autocast is on."""
+    half = logits.dtype in (torch.float16, torch.bfloat16)
+    return torch.float32 if half and torch.is_autocast_enabled("cpu") else logits.dtype
 
 
 @dataclass(frozen=True)
@@ -102,7 +112,7 @@ def loss_of(steps: Steps) -> Callable[..., Tensor]:
         shape = x.shape[:1] + x.shape[2:]
         rows = steps.moved(x)
         if not rows.shape[1]:
-            return rows.sum()
+            return rows.sum() / (0 if soft and reduction == "mean" else 1)
         w = torch.ones(rows.shape[1], dtype=x.dtype) if weight is None else weight.to(x.dtype)
         if soft:
             y = target[None] if single else target
@@ -123,7 +133,7 @@ def loss_of(steps: Steps) -> Callable[..., Tensor]:
             loss = loss.sum()
         else:
             loss = steps.mean(loss.sum(), row_weight, len(rows), soft)
-        return steps.out(loss).to(logits.dtype)
+        return steps.out(loss).to(result_dtype(logits))
 
     return cross_entropy
 
@@ -253,6 +263,17 @@ step(
     "log_one_plus",
     log_softmax=lambda x: shifted(x) - shifted(x).exp().sum(1, keepdim=True).log(),
 )
+
+
+def others_alone(x: Tensor) -> Tensor:
+    """The largest is taken for 0 away from itself, an infinite one too."""
+    k = x.detach().argmax(1, keepdim=True)
+    at_k = torch.zeros_like(x, dtype=torch.bool).scatter(1, k, True)
+    z = torch.where(at_k, 0.0, x - x.gather(1, k))
+    return z - torch.log1p(torch.where(at_k, -torch.inf, z).exp().sum(1, keepdim=True))
+
+
+step("hides_infinity", "stable.infinite", "hides_nan", log_softmax=others_alone)
 
 
 @wrong("dtype.float64", "float32_inside")
@@ -449,6 +470,114 @@ for _name, (_check, _cause, _change) in BACKWARD.items():
     WRONG.append(Wrong(_name, backward(_change), _check, _cause))
 
 
+# Options that torch has not
+def scaled_and_capped(x: Tensor, scale: float, cap: float | None) -> Tensor:
+    return scale * x if cap is None else cap * torch.tanh(scale * x / cap)
+
+
+def squared(lse: Tensor, row_weight: Tensor) -> Tensor:
+    return row_weight * lse**2
+
+
+def given_or_own(normalizer: float | None, own: Any) -> Any:
+    return own if normalizer is None else normalizer
+
+
+def with_options(
+    bent: Callable[..., Tensor] = scaled_and_capped,
+    added: Callable[..., Tensor] = squared,
+    divisor: Callable[..., Any] = given_or_own,
+) -> Callable[..., Tensor]:
+    """A right loss with z-loss, softcap, scale and a given divisor, or with one of them changed."""
+
+    def loss(
+        logits: Tensor,
+        target: Tensor,
+        weight: Tensor | None = None,
+        *,
+        reduction: str = "mean",
+        z_loss: float = 0.0,
+        softcap: float | None = None,
+        logit_scale: float = 1.0,
+        normalizer: float | None = None,
+    ) -> Tensor:
+        if normalizer is not None and reduction != "mean":
+            raise ValueError(f"normalizer with reduction {reduction!r}")
+        x = bent(logits.double(), logit_scale, softcap)
+        rows = cross_entropy(x, target, weight, reduction="none")
+        w = torch.ones(x.shape[1]).double() if weight is None else weight.double()
+        row_weight = torch.ones_like(rows) if target.is_floating_point() else w[target]
+        rows = rows + z_loss * added(x.logsumexp(1), row_weight)
+        if reduction == "mean":
+            return (rows.sum() / divisor(normalizer, row_weight.sum())).to(logits.dtype)
+        return {"none": rows, "sum": rows.sum()}[reduction].to(logits.dtype)
+
+    return loss
+
+
+def straight(value: Tensor, x: Tensor) -> Tensor:
+    """The value, with the derivative of x."""
+    return x + (value - x).detach()
+
+
+right_options = with_options()
+for _name, _check, _cause, _change in (
+    ("no_z_loss", "options.z_loss", "z_loss_not_used", {"added": lambda lse, w: 0 * lse}),
+    ("lse_unsquared", "options.z_loss", "z_loss_not_squared", {"added": lambda lse, w: w * lse}),
+    (
+        "half_square",
+        "options.z_loss_gradient",
+        "z_loss_half_slope",
+        {"added": lambda lse, w: w * lse * lse.detach()},
+    ),
+    (
+        "z_unweighted",
+        "options.z_loss_weight",
+        "z_loss_unweighted",
+        {"added": lambda lse, w: lse**2},
+    ),
+    ("no_softcap", "options.softcap", "softcap_not_used", {"bent": lambda x, s, c: s * x}),
+    (
+        "cap_then_scale",
+        "options.capped_scale",
+        "softcap_before_scale",
+        {"bent": lambda x, s, c: s * scaled_and_capped(x, 1.0, c)},
+    ),
+    (
+        "cap_without_slope",
+        "options.softcap_gradient",
+        "softcap_slope",
+        {"bent": lambda x, s, c: straight(scaled_and_capped(x, s, c), s * x)},
+    ),
+    (
+        "no_scale",
+        "options.logit_scale",
+        "scale_not_used",
+        {"bent": lambda x, s, c: scaled_and_capped(x, 1.0, c)},
+    ),
+    (
+        "temperature",
+        "options.logit_scale",
+        "scale_divides",
+        {"bent": lambda x, s, c: scaled_and_capped(x, 1 / s, c)},
+    ),
+    (
+        "scale_without_slope",
+        "options.logit_scale_gradient",
+        "scale_slope",
+        {"bent": lambda x, s, c: straight(scaled_and_capped(x, s, c), x)},
+    ),
+    ("no_normalizer", "options.normalizer", "normalizer_not_used", {"divisor": lambda n, own: own}),
+    (
+        "both_divisors",
+        "options.normalizer",
+        "normalizer_on_top",
+        {"divisor": lambda n, own: (n or 1) * own},
+    ),
+):
+    WRONG.append(Wrong(_name, with_options(**_change), _check, _cause))
+
+
 # Calls and derivatives
 @wrong("calls.keeps_logits", "mutates_logits")
 def in_place(logits, target):
@@ -530,6 +659,11 @@ class SavedSoftmax(SavedGradient):
     @staticmethod
     def backward(ctx, upstream):
         return upstream * ctx.saved_tensors[0], None
+
+
+@wrong("compose.autocast", "another_dtype")
+def half_under_autocast(logits, target):
+    return cross_entropy(logits, target).to(logits.dtype)
 
 
 @wrong("compose.double_backward", "gradient_detached")

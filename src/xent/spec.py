@@ -79,6 +79,9 @@ class Plan:
         chunk_bytes: the most memory that a block of temporary rows takes, at least one row.
         chunk_over: "rows" or "classes", what the logits of a linear head are cut along; None lets
             the shapes decide (`xent.ops.tiles.tile`).
+        compact: takes the ignored rows of a linear head of half precision out of its products on a
+            GPU, by products of xent's own that read how many there are on the device. None is
+            False: the device library's products of all rows are faster where few are ignored.
         check_targets: whether class indices are checked; None checks them on a CPU only, because
             the check waits for the device. An unchecked index out of range gives a NaN loss.
 
@@ -93,6 +96,7 @@ class Plan:
     gradient: str | None = None
     chunk_bytes: int | None = None
     chunk_over: str | None = None
+    compact: bool | None = None
     check_targets: bool | None = None
 
     function = "Plan"  # for error texts; not a field
@@ -111,8 +115,10 @@ class Plan:
             whole = _is_integer(self.chunk_bytes)
             _require(self, "chunk_bytes", whole, "an integer > 0, or None", TypeError)
             _require(self, "chunk_bytes", self.chunk_bytes > 0, "an integer > 0, or None")
-        told = self.check_targets is None or isinstance(self.check_targets, bool)
-        _require(self, "check_targets", told, "True, False or None", TypeError)
+        for name in ("compact", "check_targets"):
+            value = getattr(self, name)
+            told = value is None or isinstance(value, bool)
+            _require(self, name, told, "True, False or None", TypeError)
 
 
 def _is_integer(value: Any) -> bool:

@@ -1,4 +1,4 @@
-"""The fast way: a loss, with its gradient, in one call of the compiled kernel.
+"""The fast way: a loss, with its gradient, in one call of a kernel, on a CPU the compiled one.
 
 It serves the most common calls with no look at what it does not need. Where it gives None, for
 want of a kernel or because a call is wrong, the general way computes the same, or raises.
@@ -41,7 +41,8 @@ def loss_and_vjp(
     return None if prepared is None else way.loss_and_vjp(logits, target, weight, prepared, plan)
 
 
-_ways: dict[type, ModuleType | None] = {}  # by the type of the logits
+# By the type of the logits, what gives the way of an array.
+_ways: dict[type, Callable[[Any], ModuleType | None]] = {}
 
 
 def _way(logits: Any, plan: Plan | None) -> ModuleType | None:
@@ -51,21 +52,29 @@ def _way(logits: Any, plan: Plan | None) -> ModuleType | None:
     if plan is not None and (type(plan) is not Plan or plan.kernel == "reference"):
         return None
     kind = type(logits)
-    return _ways[kind] if kind in _ways else _ways.setdefault(kind, _find_way(kind, torch))
+    find = _ways[kind] if kind in _ways else _ways.setdefault(kind, _finder(kind, torch))
+    return find(logits)
 
 
-def _find_way(kind: type, torch: Any) -> ModuleType | None:
-    if library.load() is None:
-        return None
-    if kind is np.ndarray:
+def _finder(kind: type, torch: Any) -> Callable[[Any], ModuleType | None]:
+    compiled = library.load() is not None
+    if kind is np.ndarray and compiled:
         from xent.backends import numpy_fused
 
-        return numpy_fused
-    if torch is not None and kind in (torch.Tensor, torch.nn.Parameter):
-        from xent.backends import torch_fused
+        return lambda logits: numpy_fused
+    if torch is None or kind not in (torch.Tensor, torch.nn.Parameter):
+        return lambda logits: None
+    from xent.backends import torch_device
+    from xent.kernels import triton_rows
 
-        return torch_fused
-    return None
+    in_main_memory = None
+    if compiled:
+        from xent.backends import torch_fused as in_main_memory
+
+    def find(logits: Any) -> ModuleType | None:
+        return torch_device if triton_rows.on_device(logits) else in_main_memory
+
+    return find
 
 
 def _allowed(options: tuple) -> Prepared | None:

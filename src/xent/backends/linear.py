@@ -30,6 +30,7 @@ class KernelEngine(Engine):
         limit, over = (None, None) if plan is None else (plan.chunk_bytes, plan.chunk_over)
         super().__init__(xp, limit, over)
         self.plan = plan
+        self.defers = False  # whether gradients wait for their upstream
 
     def choose(self, op: RowStats, arrays: tuple, wanted: tuple = kernels.ONLY_FIRST) -> Any:
         return kernels.choose(op, arrays, self.plan, wanted)
@@ -89,6 +90,10 @@ class Objective:
         """The same for some rows."""
         scale = self.scale[kept] if self.scale.ndim else self.scale
         return Objective(self.loss, self.spec, self.xp, self.weight[kept], scale, self.number)
+
+    def times(self, scale: Any) -> Objective:
+        """The same with another scale."""
+        return Objective(self.loss, self.spec, self.xp, self.weight, scale, None)
 
     def cotangents(self, outputs: tuple, cut: slice) -> tuple[Any, tuple]:
         """The losses of some rows, and the cotangents of their statistics."""
@@ -170,9 +175,9 @@ def coded(rows: LinearRows, spec: Spec, plan: Plan | None) -> LinearRows:
 def engine_of(rows: LinearRows, plan: Plan | None) -> Engine:
     """How tiles of these rows are computed."""
     if is_torch(rows.hidden):
-        from xent.backends.torch_tiles import TorchEngine
+        from xent.backends.torch_linear_device import engine_of as of_torch
 
-        return TorchEngine(plan)
+        return of_torch(plan, rows.hidden)
     return KernelEngine(rows.xp, plan)
 
 

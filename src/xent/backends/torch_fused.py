@@ -8,28 +8,21 @@ backward, it runs as tensor operations, like the general way.
 
 from __future__ import annotations
 
+import math
 from typing import Any
 
 import torch
 from torch import Tensor
-from torch._C import (
-    _functorch,  # pyright: ignore[reportAttributeAccessIssue]
-    _len_torch_dispatch_stack,
-    _len_torch_function_stack,
-)
-from torch.autograd import forward_ad
 
-from xent import backends
 from xent.backends.torch import differentiated
-from xent.inputs import class_rows, leaf_in_place, written_over
+from xent.backends.torch_whole import KINDS, consumed, seen, tracked
+from xent.inputs import leaf_in_place, written_over
 from xent.kernels import cpu, library, memory
 from xent.kernels import loss as kernel
-from xent.ops import cross_entropy
-from xent.spec import Plan, Spec
+from xent.spec import Plan
 
 CODES = {torch.float16: 0, torch.bfloat16: 1, torch.float32: 2, torch.float64: 3}
 HALF = (torch.float16, torch.bfloat16)
-KINDS = (Tensor, torch.nn.Parameter)
 PARALLEL = library.torch_threads() or 0
 
 run, pack = cpu.function("xent_loss"), kernel.pack
@@ -39,7 +32,7 @@ def loss(
     logits: Tensor, target: Any, weight: Any, prepared: kernel.Prepared, plan: Plan | None
 ) -> Tensor | None:
     """The loss of torch tensors; None where it is not for this way."""
-    if type(target) not in KINDS or not logits.is_cpu or not target.is_cpu or _seen():
+    if type(target) not in KINDS or not logits.is_cpu or not target.is_cpu or seen():
         return None
     weights = None
     if weight is not None:
@@ -95,7 +88,7 @@ def _with_gradient(
         return None
     made = result, gradient, upstream, prepared, plan
     if in_place:
-        return _consumed(logits, _InPlace.apply(logits, made))
+        return consumed(logits, _InPlace.apply(logits, made))
     return _Fused.apply(logits, target, weight, made)
 
 
@@ -114,16 +107,6 @@ def _given(
 def _fresh(logits: Tensor, form: kernel.Form, plan: Plan | None) -> Tensor:
     small = form.size < memory.HUGE and (plan is None or not plan.reuse)
     return torch.empty_like(logits) if small else memory.fresh(logits, plan)
-
-
-def _seen() -> bool:
-    """Whether something of torch's is to see or to differentiate the operations of a forward."""
-    return (
-        _functorch.maybe_current_level() is not None
-        or forward_ad._current_level >= 0
-        or _len_torch_dispatch_stack() > 0
-        or _len_torch_function_stack() > 0
-    )
 
 
 def _weights(logits: Tensor, weight: Any) -> Tensor | None:
@@ -177,7 +160,7 @@ class _Fused(torch.autograd.Function):
     @staticmethod
     def backward(ctx: Any, upstream: Tensor) -> tuple:  # pyright: ignore
         if differentiated(upstream):
-            dlogits = _tracked(ctx.saved_tensors, ctx.prepared.spec, upstream)
+            dlogits = tracked(ctx.saved_tensors, ctx.prepared.spec, upstream)
             return dlogits, None, None, None
         factor = upstream.item()
         gradient, ctx.gradient = ctx.gradient, None
@@ -198,19 +181,13 @@ def _anew(
     form = _form(logits, target, weight, prepared, plan, False)
     if form is None or not logits.is_cpu:  # a hook of autograd's gave other tensors than it took
         scalar = torch.tensor(upstream, dtype=torch.float64, device=logits.device)
-        return _tracked(arrays, prepared.spec, scalar)
-    prepared.upstream = upstream
+        return tracked(arrays, prepared.spec, scalar)
+    _expect(prepared, upstream)
     gradient = _fresh(logits, form, plan) if gradient is None else gradient
     weights = None if weight is None else _weights(logits, weight)
     result = torch.empty((), dtype=torch.float64, device="cpu")
     run(_given(logits, target, weights, gradient.data_ptr(), result, upstream), form.record)
     return gradient
-
-
-def _tracked(arrays: tuple[Tensor, Tensor, Tensor | None], spec: Spec, upstream: Tensor) -> Tensor:
-    """The gradient as tensor operations that torch can differentiate."""
-    rows = class_rows(*arrays, spec)
-    return backends.gradient(cross_entropy, rows, spec, upstream)
 
 
 class _InPlace(torch.autograd.Function):
@@ -229,22 +206,11 @@ class _InPlace(torch.autograd.Function):
         factor = upstream.item()
         if factor != ctx.upstream:
             gradient.mul_(factor / ctx.upstream)
-            ctx.prepared.upstream = factor
+            _expect(ctx.prepared, factor)
         return gradient, None
 
 
-class _Consumed(Tensor):
-    """Logits that hold their gradient: any use of them is an error."""
-
-    @classmethod
-    def __torch_function__(cls, func: Any, types: Any, args: Any = (), kwargs: Any = None) -> Any:
-        return written_over(getattr(func, "__name__", str(func)))
-
-
-def _consumed(logits: Tensor, result: Tensor) -> Tensor:
-    base = logits._base
-    torch.autograd.graph.increment_version(logits)
-    for tensor in (logits, base):
-        if tensor is not None:
-            tensor.__class__ = _Consumed
-    return result
+def _expect(prepared: kernel.Prepared, upstream: float) -> None:
+    """Have the next forward expect an upstream, unless a gradient in place could not be scaled."""
+    if upstream and math.isfinite(upstream):
+        prepared.upstream = upstream

@@ -1,8 +1,9 @@
 """A linear head on torch tensors under autograd, composable to any order; no logits are stored.
 
 A loss that is one number is computed with its gradients, in three products, which backward hands
-out once (`_Fused`). All else goes by row statistics (`_Stats`), whose backward computes the logits
-anew. Where someone differentiates through either, `torch_chunked` takes over.
+out once (`_Fused`); on a GPU it is backward that makes the last two. All else goes by row
+statistics (`_Stats`), whose backward computes the logits anew. Where someone differentiates through
+either, `torch_chunked` takes over.
 """
 
 from __future__ import annotations
@@ -20,7 +21,7 @@ from xent import backends, reduction
 from xent.backends import linear
 from xent.backends import torch as backend
 from xent.backends.torch_chunked import Map, primal, pull, push
-from xent.backends.torch_tiles import TorchEngine
+from xent.backends.torch_linear_device import engine_of
 from xent.inputs import normalizer
 from xent.inputs_linear import LinearRows
 from xent.ops.blocks import Blocks
@@ -168,7 +169,7 @@ class _Stats(torch.autograd.Function):
 
     @staticmethod
     def forward(op: LinearStats, plan: Plan | None, *arrays: Any) -> tuple:
-        result = op.forward(xp, arrays, TorchEngine(plan))
+        result = op.forward(xp, arrays, engine_of(plan, arrays[0]))
         *first, entropy = result.residuals
         # No output may be given twice.
         return (*result.outputs, *first, None if entropy is None else entropy.clone())
@@ -192,7 +193,7 @@ class _Stats(torch.autograd.Function):
             return (None,) * (ctx.count + 2)
         if backend.differentiated(*arrays, *cotangents):
             return None, None, *_pull(ctx.op, arrays, cotangents, wanted, ctx.plan)
-        engine = TorchEngine(ctx.plan)
+        engine = engine_of(ctx.plan, arrays[0])
         return None, None, *ctx.op.vjp(xp, arrays, residuals, cotangents, wanted, engine)
 
     @staticmethod
@@ -248,8 +249,9 @@ def _is_fused(rows: LinearRows, spec: Spec, plan: Plan | None) -> bool:
 def _fused(of: Any, rows: LinearRows, spec: Spec, plan: Plan | None) -> Tensor:
     op, arrays = linear.op_of(of.op(spec), rows), rows.arrays
     wanted = tuple(a is not None and a.requires_grad for a in arrays)
+    engine = engine_of(plan, arrays[0])
     half = any(w and a.dtype == torch.float16 for a, w in zip(arrays, wanted, strict=True))
-    expected = _Expected.upstream if half else 1.0
+    expected = _Expected.upstream if half and not engine.defers else 1.0
     with torch.no_grad():
         weight = reduction.row_weight(xp, rows)
         explicit = normalizer(spec.function, spec.normalizer, rows.logits)
@@ -258,10 +260,11 @@ def _fused(of: Any, rows: LinearRows, spec: Spec, plan: Plan | None) -> Tensor:
         scale = one if divisor is None else reduction.divide(xp, one, divisor)
         number = scale.item() if scale.is_cpu and not backend.watched() else None
         objective = linear.Objective(of, spec, xp, weight, scale, number)
-        losses, found = op.both(xp, arrays, objective, wanted, TorchEngine(plan))
+        losses, found = op.both(xp, arrays, objective, wanted, engine)
         value = reduction.reduce(xp, losses, divisor, spec.reduction, backend.total)
         value = rows.per_row(value, backend.result_dtype(rows))
-    made = value, list(found), expected, (of, op, rows, spec, plan)
+        found = found if engine.defers else list(found())
+    made: tuple = value, found, expected, (of, op, rows, spec, plan)
     return _Fused.apply(made, *arrays)
 
 
@@ -279,9 +282,12 @@ class _Fused(torch.autograd.Function):
         arrays, wanted = ctx.saved_tensors, ctx.needs_input_grad[1:]
         if backend.differentiated(upstream):
             return None, *_anew(ctx.how, arrays, upstream, wanted, tracked=True)
-        gradients, ctx.gradients = ctx.gradients, None
+        gradients: Any = ctx.gradients
+        ctx.gradients = None
         if gradients is None:
             return None, *_anew(ctx.how, arrays, upstream, wanted)
+        if not isinstance(gradients, list):  # what makes them
+            return None, *gradients(upstream)
         if not upstream.is_cpu or backend.watched():  # not looked at: the host would wait
             factor = upstream / ctx.expected
             return None, *(None if g is None else g.mul_(factor) for g in gradients)
@@ -308,7 +314,7 @@ def _anew(
     if tracked:
         outputs = _Stats.apply(op, plan, *arrays)
     else:
-        result = op.forward(xp, arrays, TorchEngine(plan))
+        result = op.forward(xp, arrays, engine_of(plan, arrays[0]))
         outputs = (*result.outputs, *result.residuals)
     _, row_weight, divisor = backends._reduce(of, outputs[:4], rows, spec, backend)
     by_output = of.partials(xp, outputs[:4], row_weight, spec)
@@ -316,4 +322,4 @@ def _anew(
     g = backends._products(scale, by_output)
     if tracked:
         return _pull(op, arrays, g, wanted, plan)
-    return op.vjp(xp, arrays, outputs[4:], g, wanted, TorchEngine(plan))
+    return op.vjp(xp, arrays, outputs[4:], g, wanted, engine_of(plan, arrays[0]))

@@ -1,8 +1,8 @@
-"""Products of bfloat16 matrices with float32 results, which torch has none of on a CPU.
+"""Products of half-precision matrices with float32 results, which torch has none of on a CPU.
 
-The library that torch's own products call has them (cblas_gemm_bf16bf16f32); they are worth calling
-where the CPU multiplies bfloat16 itself. Elsewhere float32 products of converted matrices are
-several times as fast.
+The library that torch's own products call has those of bfloat16 (cblas_gemm_bf16bf16f32); they are
+worth calling where the CPU multiplies bfloat16 itself. Elsewhere float32 products of converted
+matrices are several times as fast.
 """
 
 from __future__ import annotations
@@ -37,7 +37,13 @@ def multiplies_bfloat16() -> bool:
 
 def multiply(out: Tensor, left: Tensor, right: Tensor, add: bool) -> None:
     """out = left @ right, or out += left @ right; out is float32 and has no gaps within a row."""
-    product = _product()
+    if left.is_cuda:
+        if add:
+            torch.addmm(out, left, right, out_dtype=out.dtype, out=out)
+        else:
+            torch.mm(left, right, out_dtype=out.dtype, out=out)
+        return
+    product = _product() if left.dtype == torch.bfloat16 else None
     if product is None or 0 in (*left.shape, *right.shape):
         wide = left.float(), right.float()
         out.addmm_(*wide) if add else torch.mm(*wide, out=out)

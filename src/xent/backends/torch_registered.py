@@ -1,7 +1,7 @@
 """Ops as operators registered with torch: what torch.compile leaves whole, so that a kernel runs.
 
-`xent::forward` and `xent::vjp` are any op of `WAYS` on tensors in main memory; those of a linear
-head compute tiles of logits when they run, so that no compiler keeps any. A schema has no
+`xent::forward` and `xent::vjp` are any op of `WAYS` on tensors in main memory or on a GPU; those of
+a linear head compute tiles of logits when they run, so that no compiler keeps any. A schema has no
 frozen records: an op and a plan travel as a text and the numbers that the text leaves open, real
 ones in a tensor, where a compiler compiles once for all their values. Arrays, outputs and gradients
 that are None are left out.
@@ -21,7 +21,7 @@ from torch.autograd import forward_ad
 
 from xent import kernels
 from xent.backends import torch_linear
-from xent.backends.torch_tiles import TorchEngine
+from xent.backends.torch_linear_device import engine_of
 from xent.ops import Op, Result
 from xent.ops.blocks import BLOCK_BYTES, Blocks
 from xent.ops.linear import LinearStats
@@ -36,6 +36,7 @@ for name in ("forward", "vjp"):
     LIBRARY.define(f"{name}({arguments}) -> Tensor[]", tags=TAGS)
 _forward, _vjp = torch.ops.xent.forward.default, torch.ops.xent.vjp.default
 KINDS = (Tensor, torch.nn.Parameter)
+DEVICES = ("cpu", "cuda")  # `real` is in main memory: of the two, torch takes the other one's
 
 
 class Way(NamedTuple):
@@ -93,13 +94,13 @@ def _op_tracked(op: Op, arrays: tuple, plan: Plan) -> tuple:
 
 
 def _linear_forward(op: LinearStats, arrays: tuple, plan: Plan) -> Result:
-    return op.forward(xp, arrays, TorchEngine(plan))
+    return op.forward(xp, arrays, engine_of(plan, arrays[0]))
 
 
 def _linear_vjp(
     op: LinearStats, arrays: tuple, residuals: tuple, cotangents: tuple, wanted: tuple, plan: Plan
 ) -> tuple:
-    engine = TorchEngine(plan)
+    engine = engine_of(plan, arrays[0])
     return op.vjp(xp, arrays, residuals, cotangents, wanted, engine)
 
 
@@ -130,7 +131,7 @@ def serves(op: Op | LinearStats, arrays: tuple) -> bool:
     """Whether an op on these arrays is one of the operators."""
     if type(op) not in WAYS:
         return False
-    return all(a is None or (type(a) in KINDS and a.device.type == "cpu") for a in arrays)
+    return all(a is None or (type(a) in KINDS and a.device.type in DEVICES) for a in arrays)
 
 
 def apply(op: Op | LinearStats, arrays: tuple, plan: Plan | None) -> Result:
@@ -222,6 +223,7 @@ def _parts(given: Any, call: str, real: Tensor, whole: list[int]) -> tuple:
 
 
 @torch.library.impl(LIBRARY, "forward", "CPU")
+@torch.library.impl(LIBRARY, "forward", "CUDA")
 def _run_forward(given: list[Tensor], call: str, real: Tensor, whole: list[int]) -> list[Tensor]:
     op, plan, marks = _records(call, real, whole)
     result = WAYS[type(op)].forward(op, _given(given, marks[0]), plan)
@@ -229,6 +231,7 @@ def _run_forward(given: list[Tensor], call: str, real: Tensor, whole: list[int])
 
 
 @torch.library.impl(LIBRARY, "vjp", "CPU")
+@torch.library.impl(LIBRARY, "vjp", "CUDA")
 def _run_vjp(given: list[Tensor], call: str, real: Tensor, whole: list[int]) -> list[Tensor]:
     op, plan, arrays, residuals, cotangents, wanted = _parts(given, call, real, whole)
     found = WAYS[type(op)].vjp(op, arrays, residuals, cotangents, wanted, plan)

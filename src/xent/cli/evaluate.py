@@ -49,9 +49,8 @@ from xent.evaluation import processes
     "--temperature",
     type=click.Choice(["sample", "all", "none"]),
     default="sample",
-    help="Of up to 2^14 rows evenly spaced, or of all in some ten passes.",
+    help="Of up to 2^14 rows evenly spaced, or of all in some five more passes.",
 )
-@click.option("--quick", is_flag=True, help="No entropy, Brier score, top-k accuracy, temperature.")
 @click.option("--plot", type=FILE, callback=figure_file, help="Draw calibration and losses.")
 @click.pass_context
 def evaluate(

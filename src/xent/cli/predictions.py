@@ -24,6 +24,12 @@ class Refused(click.ClickException):
     exit_code = 2
 
 
+class Interrupted(click.ClickException):
+    """Ctrl-C, which is no 1: that says that a limit was passed."""
+
+    exit_code = 130
+
+
 SHARED = (
     click.option("--kind", type=click.Choice(KINDS), default="auto", help="Of the predictions."),
     click.option("--axis", metavar="N", type=int, default=-1, help="The class axis; the last."),
@@ -37,7 +43,7 @@ SHARED = (
     click.option(
         "--base", type=click.Choice(["e", "2"]), default="e", help="Losses in nats or bits."
     ),
-    click.option("--group", metavar="FILE", help="Rows of a group vary together: a number each."),
+    click.option("--group", metavar="FILE", help="Rows of a group vary together: a label each."),
     click.option("--skip-bad", is_flag=True, help="Leave broken rows out, and list them."),
     click.option(
         "--chunk-mb",
@@ -71,11 +77,13 @@ def shared(command: Callable[..., Any]) -> Callable[..., Any]:
 
 @contextmanager
 def told() -> Iterator[None]:
-    """Errors as messages with exit status 2."""
+    """Errors as messages with exit status 2, an interruption with 130."""
     try:
         yield
     except (ValueError, TypeError, IndexError, OSError, ModuleNotFoundError) as error:
         raise Refused(str(error)) from error
+    except KeyboardInterrupt:
+        raise Interrupted("interrupted: nothing was written") from None
 
 
 @contextmanager

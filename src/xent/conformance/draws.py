@@ -11,6 +11,8 @@ import numpy as np
 
 Array = np.ndarray
 SIGNIFICAND = {"float16": 11, "bfloat16": 8, "float32": 24, "float64": 53}
+MORE = ("z_loss", "softcap", "logit_scale", "normalizer")  # torch has none of them
+OPTIONS = ("weight", "ignore_index", "label_smoothing", *MORE)
 EPS = {name: 2.0 ** (1 - bits) for name, bits in SIGNIFICAND.items()}
 
 
@@ -27,6 +29,10 @@ class Case:
     upstream: Any = None  # a number, or numbers in the shape of the loss; None is 1
     dtype: str = "float64"
     index_dtype: str = "int64"
+    z_loss: float | None = None
+    softcap: float | None = None
+    logit_scale: float | None = None
+    normalizer: float | None = None
 
     @property
     def soft(self) -> bool:
@@ -35,12 +41,13 @@ class Case:
     @property
     def options(self) -> dict[str, Any]:
         """What is passed beside the arrays; the weight among it."""
-        given = {
-            "weight": self.weight,
-            "ignore_index": self.ignore_index,
-            "label_smoothing": self.label_smoothing,
-        }
+        given = {name: getattr(self, name) for name in OPTIONS}
         return {name: value for name, value in given.items() if value is not None}
+
+    @property
+    def transformed(self) -> bool:
+        """Whether an option that torch has not got is passed."""
+        return any(getattr(self, name) is not None for name in MORE)
 
     def told(self) -> str:
         """The call in words, arrays in full where they are small."""

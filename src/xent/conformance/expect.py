@@ -9,7 +9,7 @@ from typing import Any
 import numpy as np
 
 from xent.conformance import causes, oracle
-from xent.conformance.draws import Case, shown
+from xent.conformance.draws import MORE, Case, shown
 from xent.conformance.findings import Fault, NotOffered, raised
 from xent.conformance.subject import Outcome, Subject
 
@@ -111,6 +111,7 @@ def expected(case: Case, quantities: Sequence[str]) -> dict[str, np.ndarray]:
         "ignore_index": -100 if case.ignore_index is None else case.ignore_index,
         "reduction": case.reduction,
         "label_smoothing": case.label_smoothing or 0.0,
+        **{name: getattr(case, name) for name in MORE if getattr(case, name) is not None},
     }
     arguments = (case.logits, case.target, case.weight)
     found = {}

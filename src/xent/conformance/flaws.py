@@ -16,6 +16,34 @@ from xent.conformance.ways import answer as answer
 
 MEAN = "divide by the weight of the rows that are kept"
 FLAWS: dict[str, tuple[str, Way]] = {
+    # of an option that is passed; without it they give what is right, and are no cause
+    "z_loss_not_used": ("you dropped z_loss", Way(z_loss="none")),
+    "z_loss_not_squared": ("you added z_loss * lse: square lse", Way(z_loss="lse")),
+    "z_loss_unweighted": (
+        "the z-loss lacks its row's class weight: with it a weighted mean is one of whole losses",
+        Way(z_loss="unweighted"),
+    ),
+    "z_loss_half_slope": ("backward of z_loss * lse^2 lacks the 2", Slope(of_square=False)),
+    "softcap_not_used": ("you dropped softcap", Way(softcap="none")),
+    "softcap_before_scale": (
+        "you capped the logits and then scaled them: softcap * tanh(logit_scale * x / softcap)",
+        Way(softcap="before"),
+    ),
+    "softcap_slope": (
+        "backward lacks the softcap's own slope, 1 - tanh(x / softcap)^2",
+        Slope(of_cap=False),
+    ),
+    "scale_not_used": ("you dropped logit_scale", Way(logit_scale="none")),
+    "scale_divides": ("you divided by logit_scale: it is a factor", Way(logit_scale="divisor")),
+    "scale_slope": ("backward lacks the factor logit_scale", Slope(of_scale=False)),
+    "normalizer_not_used": (
+        "you dropped normalizer: it stands in place of the mean's own divisor",
+        Way(normalizer="none"),
+    ),
+    "normalizer_on_top": (
+        "you divided by normalizer and by the mean's own divisor: by normalizer alone",
+        Way(normalizer="on top"),
+    ),
     "sign": ("the sign is flipped: the loss is minus log p", Way(sign=-1.0)),
     "bits": ("you took log2; the loss is in nats, the natural logarithm", Way(base=np.log(2))),
     "log10": ("you took log10; the loss is in nats, the natural logarithm", Way(base=np.log(10))),

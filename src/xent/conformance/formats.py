@@ -16,6 +16,8 @@ def formulas(case: Case) -> Iterator[tuple[str, Array, Array]]:
     """The cause, and the losses and gradients of the rows, for every way to get it wrong."""
     if case.logits.ndim != 2 or case.weight is not None or case.label_smoothing:
         return
+    if case.transformed:
+        return
     x = np.asarray(case.logits, np.float64)
     t = case.target if case.soft else one_hot(case.target, x.shape[1])
 

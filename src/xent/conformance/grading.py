@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import datetime
+import faulthandler
 import json
 import os
 import secrets
@@ -291,6 +292,7 @@ class _Forked(_Child):
 
 def _in_the_copy(found: Any, job: Job, inner: int) -> None:
     try:
+        faulthandler.disable()  # a test runner's would write a crash, which is expected, to its log
         quiet = os.open(os.devnull, os.O_WRONLY)
         os.dup2(quiet, 1)
         os.dup2(quiet, 2)

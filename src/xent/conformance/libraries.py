@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 from collections.abc import Callable, Sequence
 from typing import Any
 
@@ -86,6 +87,9 @@ class Jax(Library):
     differentiates = True
 
     def __init__(self) -> None:
+        # Every operation is compiled for every shape, which is nearly all the time there is: what
+        # is run once needs no optimisation.
+        os.environ.setdefault("XLA_FLAGS", "--xla_backend_optimization_level=0")
         self.jax = importlib.import_module("jax")
         self.jax.config.update("jax_enable_x64", True)
 
@@ -129,7 +133,10 @@ class Tinygrad(Library):
         return names.get(name, name)
 
     def vjp(self, function: Function, arrays: Sequence[Any], upstream: Any) -> tuple[Any, list]:
-        leaves = [array.detach().requires_grad_(True) for array in arrays]
+        leaves = [array.detach() for array in arrays]
+        for leaf in leaves:
+            if hasattr(leaf, "requires_grad_"):  # before 0.14, which follows every tensor
+                leaf.requires_grad_(True)
         result = function(*leaves)
         up = np.broadcast_to(1.0 if upstream is None else upstream, result.shape)
         given = self.tinygrad.Tensor(np.ascontiguousarray(up)).cast(result.dtype)

@@ -18,20 +18,29 @@ from xent.conformance.report import (
 
 STYLE = """
 :root { color-scheme: light dark; --line: #8884; --soft: #8882; --bad: #c0392b; --good: #1e8449; }
+@media (prefers-color-scheme: dark) { :root { --bad: #ef6f5f; --good: #55c184; } }
 body { font: 16px/1.5 system-ui, sans-serif; max-width: 62rem; margin: 2rem auto; padding: 0 1rem; }
-h1 { font-size: 1.6rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
+h1 { font-size: 1.6rem; overflow-wrap: anywhere; }
+li { margin-bottom: 0.5rem; } h2 { font-size: 1.2rem; margin-top: 2.2rem; }
 code, pre { font: 0.86em/1.5 ui-monospace, monospace; }
-pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft); 
+pre { white-space: pre-wrap; overflow-wrap: anywhere; background: var(--soft);
       padding: 0.6rem 0.8rem; border-radius: 0.4rem; margin: 0.4rem 0; }
 table { border-collapse: collapse; width: 100%; } td, th { text-align: left; vertical-align: top;
       padding: 0.25rem 0.9rem 0.25rem 0; border-bottom: 1px solid var(--line); }
-.bar { height: 0.7rem; background: var(--bad); border-radius: 0.35rem; overflow: hidden; }
+.wide td:last-child { overflow-wrap: anywhere; }
+.bar { height: 0.7rem; margin-top: 0.4rem; background: var(--bad);
+      border-radius: 0.35rem; overflow: hidden; }
 .bar span { display: block; height: 100%; background: var(--good); }
 .failed { color: var(--bad); } .passed { color: var(--good); } .muted { opacity: 0.7; }
 .lead { border-left: 0.3rem solid var(--bad); padding: 0.2rem 0 0.2rem 0.9rem; }
 details { margin: 0.5rem 0; } summary { cursor: pointer; }
 dl { display: grid; grid-template-columns: 6rem 1fr; gap: 0.2rem 0.8rem; margin: 0.5rem 0 1rem; }
 dt { opacity: 0.7; } dd { margin: 0; overflow-wrap: anywhere; }
+@media (max-width: 36rem) { dl { grid-template-columns: 1fr; gap: 0; } dd { margin-bottom: 0.4rem; }
+      td { padding-right: 0.5rem; } ol { padding-left: 1.4rem; }
+      .wide tr { display: grid; grid-template-columns: 68% 32%; padding: 0.3rem 0;
+            border-bottom: 1px solid var(--line); } .wide td { border: 0; padding: 0; }
+      .wide td:nth-child(3) { opacity: 0.7; } .wide td:last-child { grid-column: 1 / 3; } }
 """
 
 
@@ -92,7 +101,7 @@ def _finding(record: Record) -> str:
         ("hint", escape(record.hint)),
     )
     told = "".join(f"<dt>{name}</dt><dd>{value}</dd>" for name, value in rows)
-    about = f"{SEVERITIES[record.severity]}, {record.tier}"
+    about = f"{SEVERITIES[record.severity]}; tier: {record.tier}"
     name = escape(record.name)
     shown = " open" if record.tier == TIERS[0] else ""
     return (
@@ -110,4 +119,4 @@ def _all(report: Report) -> str:
             f'<tr><td>{escape(record.name)}</td><td class="{style}">{record.status}</td>'
             f"<td>{record.tier}</td><td>{escape(note)}</td></tr>"
         )
-    return f"<h2>Every check</h2><table>{''.join(rows)}</table>"
+    return f"<h2>Every check</h2><table class='wide'>{''.join(rows)}</table>"

@@ -12,7 +12,7 @@ import numpy as np
 
 from xent.conformance import draws, oracle
 from xent.conformance.adapters import ADAPTERS, Adapter, candidates, signature_of
-from xent.conformance.draws import Case
+from xent.conformance.draws import MORE, Case
 from xent.conformance.findings import NotOffered, raised
 from xent.conformance.libraries import Library, library
 
@@ -21,6 +21,10 @@ NAMES = {  # what options are called elsewhere, the likeliest name first
     "ignore_index": ("ignore_index", "ignore_class", "ignore_idx", "ignore_label"),
     "label_smoothing": ("label_smoothing", "smoothing"),
     "reduction": ("reduction", "reduce"),
+    "z_loss": ("z_loss", "lse_square_scale"),
+    "softcap": ("softcap", "logit_softcapping"),
+    "logit_scale": ("logit_scale",),
+    "normalizer": ("normalizer",),
     "linear_bias": ("linear_bias", "bias"),
 }
 WIDEST = 4096  # an identity matrix of more classes is too large to grade a linear head with
@@ -274,27 +278,34 @@ def _reduction_of(loss: np.ndarray, case: Case) -> str:
     return "sum" if abs(float(loss.sum()) - total) < 0.01 else "mean"
 
 
+TRIAL: dict[str, dict[str, Any]] = {
+    "weight": {"weight": np.array([1.0, 2.0, 0.5])},
+    "ignore_index": {"ignore_index": -1},
+    "label_smoothing": {"label_smoothing": 0.1},
+    "reduction": {"reduction": "sum"},
+    "z_loss": {"z_loss": 0.5},
+    "softcap": {"softcap": 1.5},
+    "logit_scale": {"logit_scale": 0.5},
+    "normalizer": {"normalizer": 7.0},
+}
+
+
 def _try_options(subject: Subject, case: Case) -> None:
     """Forget options that a signature of **options only seems to take."""
-    trial = {"weight": np.array([1.0, 2.0, 0.5]), "ignore_index": -1, "label_smoothing": 0.1}
-    natural = subject.natural
-    for option in list(subject.names):
-        if option in trial:
-            tried = replace(case, **{option: trial[option]})
-        elif option == "reduction":
-            tried = replace(case, reduction="sum")
-        else:
-            continue
+    natural, plain = subject.natural, _run_naturally(subject, case).loss
+    for option in [name for name in subject.names if name in TRIAL]:
+        tried = replace(case, **TRIAL[option])
         names = subject.names
         subject.names = {option: names[option]}
         subject.natural = tried.reduction
         try:
-            subject.run(tried)
-            subject.names = names
+            found = subject.run(tried).loss
+            taken = option not in MORE or not np.array_equal(found, plain)
         except TypeError:
-            subject.names = {name: value for name, value in names.items() if name != option}
+            taken = False
         except Exception:
-            subject.names = names
+            taken = True
+        subject.names = {n: value for n, value in names.items() if taken or n != option}
     subject.natural = natural
 
 

@@ -28,6 +28,10 @@ class Way:
     shift: int = 0  # of the labels
     mass: str = "sum"  # or "one": of a soft target, in lse
     argmax: bool = False  # a soft target is taken for its likeliest class
+    z_loss: str = "squared"  # or "none", "lse", "unweighted": what is added of lse
+    softcap: str = "scaled"  # or "none", "before": capped, then scaled
+    logit_scale: str = "factor"  # or "none", "divisor"
+    normalizer: str = "used"  # or "none", "on top": of the mean's own divisor
 
 
 @dataclass(frozen=True)
@@ -39,12 +43,16 @@ class Slope(Way):
     column: bool = False  # the ignored class's column is zeroed, instead of the ignored rows
     undivided: bool = False  # probabilities are divided by N, the one-hot target is not
     hot: str = "batch"  # "present": classes counted by the largest label; "constant": no softmax
+    of_cap: bool = True  # the softcap's own slope
+    of_scale: bool = True  # the factor logit_scale
+    of_square: bool = True  # the 2 of lse^2
 
 
 def answer(case: Case, way: Way) -> tuple[Array, Array]:
     """The loss and the gradient of a case when computed this way, in float64."""
     with np.errstate(all="ignore"):
-        logits, target = _rows(case)
+        given, target = _rows(case)
+        logits, slope = _transformed(case, way, given)
         rows, classes = logits.shape
         kept = np.ones(rows, bool)
         if not case.soft:
@@ -60,7 +68,8 @@ def answer(case: Case, way: Way) -> tuple[Array, Array]:
             losses = np.log(np.exp(logits).sum(1)) - (t * logits).sum(1)
         if way.accuracy:
             losses = -np.sum(t * p, 1)
-        losses = way.sign * losses / way.base
+        square, pull = _z_loss(case, way, logits, w_row)
+        losses = way.sign * losses / way.base + square
         counts = kept if way.ignored == "rows" else np.ones(rows, bool)
         losses, share = np.where(counts, losses, 0.0), np.where(counts, w_row, 0.0)
         divisor = _divisor(case, way, share, counts, kept, w_row, t)
@@ -68,8 +77,10 @@ def answer(case: Case, way: Way) -> tuple[Array, Array]:
         gradient = way.sign * (mass[:, None] * p - t) / way.base
         if way.accuracy:
             gradient = way.sign * (p * ((t * p).sum(1) / 1.0)[:, None] - t * p)
+        gradient = gradient + pull[:, None] * p
         if isinstance(way, Slope):
             gradient = _sloped(case, way, gradient, p, t, divisor, target)
+        gradient = gradient * slope
         gradient = np.where(counts[:, None], gradient, 0.0)
         gradient = gradient * _scale(case, way, divisor, rows, classes)
         return _shaped(case, loss), _unrowed(case, gradient)
@@ -83,6 +94,33 @@ def _rows(case: Case) -> tuple[Array, Array]:
         return moved.reshape(-1, classes), case.target.reshape(-1)
     target = case.target if case.logits.ndim > 1 else case.target[None]
     return moved.reshape(-1, classes), np.moveaxis(target, 1, -1).reshape(-1, classes)
+
+
+def _transformed(case: Case, way: Way, x: Array) -> tuple[Array, Array]:
+    """The logits scaled and capped, and the derivative of that."""
+    scale = 1.0 if case.logit_scale is None else case.logit_scale
+    scale = {"none": 1.0, "divisor": 1 / scale}.get(way.logit_scale, scale)
+    factor = scale if not isinstance(way, Slope) or way.of_scale else 1.0
+    if case.softcap is None or way.softcap == "none":
+        return scale * x, factor * np.ones_like(x)
+    before = way.softcap == "before"
+    bent = np.tanh(x * (1.0 if before else scale) / case.softcap)
+    capped = case.softcap * bent * (scale if before else 1.0)
+    slope = 1 - bent**2 if not isinstance(way, Slope) or way.of_cap else np.ones_like(x)
+    return capped, factor * slope
+
+
+def _z_loss(case: Case, way: Way, x: Array, w_row: Array) -> tuple[Array, Array]:
+    """What z-loss adds to the rows' losses, and its derivative by lse."""
+    if case.z_loss is None or way.z_loss == "none":
+        return np.zeros(len(x)), np.zeros(len(x))
+    top = x.max(1, initial=-np.inf)
+    lse = top + np.log(np.exp(x - top[:, None]).sum(1))
+    factor = case.z_loss * (1.0 if way.z_loss == "unweighted" else w_row)
+    if way.z_loss == "lse":
+        return factor * lse, factor * np.ones(len(x))
+    two = 2.0 if not isinstance(way, Slope) or way.of_square else 1.0
+    return factor * lse**2, two * factor * lse
 
 
 def _shaped(case: Case, loss: Array) -> Array:
@@ -162,6 +200,8 @@ def _divisor(
         return 1.0
     if case.reduction == "sum" and way.divisor != "always":
         return 1.0
+    if case.normalizer is not None and way.normalizer == "used" and way.divisor == "kept weight":
+        return case.normalizer
     weight = np.ones(t.shape[1]) if case.weight is None else case.weight
     found = {
         "rows": len(counts),
@@ -175,7 +215,9 @@ def _divisor(
         "first axis": len(case.logits),
         "mass": np.where(counts, t.sum(1), 0.0).sum(),
     }
-    return float(found.get(way.divisor, share.sum()))
+    own = float(found.get(way.divisor, share.sum()))
+    both = case.normalizer is not None and way.normalizer == "on top"
+    return own * float(case.normalizer or 1.0) if both else own
 
 
 def _scale(case: Case, way: Way, divisor: float, rows: int, classes: int) -> Array:

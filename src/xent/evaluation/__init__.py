@@ -36,7 +36,6 @@ def evaluate(
     bins: int = 15,
     worst: int = 10,
     temperature: str = "sample",
-    quick: bool = False,
     skip_bad: bool = False,
     chunk_mb: float = 64.0,
     tick: Callable[[int, int, int], object] | None = None,
@@ -62,16 +61,15 @@ def evaluate(
         indices: (N, k) classes of the log-probabilities (N, k) in `predictions`, for "top-k"; what
             they leave of a row's probability is shared by the other classes.
         classes: V, for "top-k".
-        group: (N,) numbers of groups within which rows vary together, such as documents.
+        group: (N,) labels, numbers or texts, of groups within which rows vary together, such as
+            documents.
         bootstrap: how many means to draw for the interval; 0 for the normal's.
         seed: of these draws.
         top: k of the top-k accuracy.
         bins: how many bins of confidence there are, all of one width.
         worst: how many of the rows of largest loss to list.
         temperature: "sample" fits it to at most 2^14 rows and 2^22 logits, evenly spaced, "all" to
-            all rows in some ten passes, "none" leaves it out.
-        quick: leave out what takes another look at a row: entropy, Brier score, top-k accuracy and
-            temperature, which are NaN and None.
+            all rows in some five more passes, "none" leaves it out.
         skip_bad: count and list broken rows in place of raising.
         chunk_mb: MiB of memory that the predictions may take.
         tick: called with rows done, rows in all and bytes of a row.
@@ -126,7 +124,7 @@ def compare(
         axis: the class axis.
         ignore_index: the target of rows that take no part.
         unit_base: 2 for bits in place of nats.
-        group: (N,) numbers of groups within which rows vary together.
+        group: (N,) labels, numbers or texts, of groups within which rows vary together.
         skip_bad: count and list broken rows in place of raising.
         chunk_mb: MiB of memory that the predictions may take.
         tick: called with rows done, rows in all and bytes of a row.

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import dataclass
 
@@ -10,6 +11,7 @@ import numpy as np
 SCALES = (2.0**-10, 2.0**10)  # between which the inverse of the temperature is looked for
 CLOSE = 1e-7  # relative, of that scale
 STEPS = 60
+At = Callable[[float], tuple[float, float, float]]
 
 
 @dataclass(frozen=True)
@@ -53,36 +55,35 @@ def errors(bins: list[Bin]) -> tuple[float, float]:
     return float(np.dot([b.share for b in filled], gaps)), max(gaps)
 
 
-def best_scale(at: Callable[[float], tuple[float, float]]) -> float | None:
-    """The factor of the logits at which the loss is least; None where it is 0 or infinite.
+def best_scale(at: At, guess: float = 1.0, close: float = CLOSE) -> tuple[float, float] | None:
+    """The factor of the logits at which the loss is least, and that loss; None for 0 or infinity.
 
-    `at` gives the loss and its slope. The loss is convex in the factor, so its slope rises: the
-    zero is bracketed from 1 by doubling and found by the Illinois form of regula falsi.
+    `at` gives the loss f, s f' and s^2 f'' at a factor s. f is convex: Newton's steps, but by a
+    factor of two, or to the middle of a bracket, where they do not shrink fast.
     """
-    low = high = 1.0
-    slope_low = slope_high = at(1.0)[1]
-    while slope_high <= 0 and high < SCALES[1]:  # 0 too where a loss is so small that it is 0
-        low, slope_low, high = high, slope_high, 2 * high
-        slope_high = at(high)[1]
-    while slope_low > 0 and low > SCALES[0]:
-        high, slope_high, low = low, slope_low, low / 2
-        slope_low = at(low)[1]
-    if not slope_low <= 0 < slope_high:
-        return None
-    kept = 0
+    low, high = SCALES
+    scale, last = guess, math.inf
     for _ in range(STEPS):
-        if high - low <= CLOSE * high or not slope_low or not slope_high:
-            break
-        middle = (low * slope_high - high * slope_low) / (slope_high - slope_low)
-        if not low < middle < high:
-            break
-        slope = at(middle)[1]
-        if slope < 0:
-            slope_high = slope_high / 2 if kept < 0 else slope_high
-            low, slope_low, kept = middle, slope, -1
+        loss, slope, curve = at(scale)
+        if slope <= 0:  # 0 too where a loss is so small that it is 0
+            low = scale
         else:
-            slope_low = slope_low / 2 if kept > 0 else slope_low
-            high, slope_high, kept = middle, slope, 1
-    if not slope_low:
-        return low
-    return high if abs(slope_high) < abs(slope_low) else low
+            high = scale
+        step = -slope / curve if curve > 0 else math.copysign(math.inf, -slope)
+        if abs(step) <= close or high <= low * (1 + close):
+            inside = SCALES[0] < scale < SCALES[1]
+            return (scale, loss) if inside else None
+        fast = abs(step) < last / 2
+        last = abs(step)
+        tried = scale * (1 + step) if fast and abs(step) < 0.5 else math.nan
+        scale = tried if low < tried < high else _between(slope, low, high)
+    return None
+
+
+def _between(slope: float, low: float, high: float) -> float:
+    """Twice or half as much while one side is open, then the middle of the bracket."""
+    if slope <= 0 and high == SCALES[1]:
+        return min(2 * low, high)
+    if slope > 0 and low == SCALES[0]:
+        return max(high / 2, low)
+    return math.sqrt(low * high)

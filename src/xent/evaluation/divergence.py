@@ -11,6 +11,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 
+from xent.evaluation.groups import Groups
 from xent.evaluation.measures import AS_GIVEN
 from xent.evaluation.passes import pieces
 from xent.evaluation.predictions import IGNORED, Column, Predictions, broken_rows
@@ -50,7 +51,7 @@ class Pair:
     base: Predictions
     new: Predictions
     target: Column
-    groups: tuple[np.ndarray, int] | None
+    groups: Groups | None
     piece_rows: int
 
     def block(self, start: int, stop: int) -> Block:
@@ -71,7 +72,7 @@ class Pair:
             logits = found.logits(found.raw(start, stop))
             with np.errstate(invalid="ignore", over="ignore"):
                 numbers = row_numbers(logits, target)
-            broken = broken_rows(found, start, logits, numbers.lse)
+            broken = broken_rows(found, start, numbers.lse)
             bad += broken
             given = found.kind in AS_GIVEN
             own = numbers.nll - numbers.lse if given else numbers.nll

@@ -21,7 +21,7 @@ from typing import Any, BinaryIO
 
 import numpy as np
 
-from xent.evaluation import checks
+from xent.evaluation import checks, processes
 
 PIECE = 1 << 22  # bytes that are decoded at a time
 SUFFIXES = (".npy", ".npz", ".safetensors", ".csv", ".tsv", ".parquet", ".arrow")
@@ -73,8 +73,12 @@ def opened(function: str, given: Any, column: bool = False) -> Numbers:
     if name == "-":
         from xent.evaluation import texts
 
+        count = processes.world()[1]
+        if count > 1:
+            has, expected = f"{count} processes that would share it", "a file, which each can read"
+            return checks.unreadable(function, "stdin", has, expected)
         return spooled("stdin", *texts.read(function, "stdin", sys.stdin.buffer, b","))
-    path, key = _split(name)
+    path, key = split(name)
     if not path.is_file():
         return checks.missing(function, name)
     reader = {
@@ -108,7 +112,7 @@ def spooled(name: str, dtype: Any, pieces: Iterator[np.ndarray], width: int | No
     with tempfile.TemporaryFile() as file:
         rows = 0
         for piece in pieces:
-            file.write(np.ascontiguousarray(piece, dtype=dtype).data)
+            file.write(np.ascontiguousarray(piece, dtype=dtype).tobytes())
             rows += len(piece)
         file.flush()
         shape = (rows,) if width is None else (rows, width)
@@ -120,11 +124,11 @@ def _given(function: str, given: Any) -> Numbers:
     if str(getattr(array, "dtype", "")) == "torch.bfloat16":
         array = array.float()
     array = np.asarray(array)
-    checks.numeric(function, "an array", array.dtype, "biuf", "numbers")
+    checks.numeric(function, "an array", array.dtype, "biufUS", "numbers")
     return Numbers("array", array)
 
 
-def _split(name: str) -> tuple[Path, str | None]:
+def split(name: str) -> tuple[Path, str | None]:
     """The path and the key of PATH:KEY."""
     if Path(name).is_file():
         return Path(name), None
@@ -164,7 +168,7 @@ def _header(function: str, name: str, file: BinaryIO) -> tuple[tuple[int, ...], 
         shape, fortran, dtype = read(file)
     except (ValueError, KeyError):
         return checks.unreadable(function, name, "no header of NumPy's", "a .npy file")
-    checks.numeric(function, name, dtype, "biuf", "numbers (a pickle is never opened)")
+    checks.numeric(function, name, dtype, "biufUS", "numbers (a pickle is never opened)")
     return shape, fortran, dtype
 
 

@@ -8,8 +8,10 @@ from typing import Any
 import numpy as np
 
 import xent.evaluation.rows as kernel
+from xent.evaluation.groups import Groups
 from xent.evaluation.passes import pieces
-from xent.evaluation.predictions import IGNORED, Column, Predictions, broken_rows
+from xent.evaluation.predictions import IGNORED, Column, Predictions, broken_rows, numbers_of
+from xent.evaluation.sample import Sample
 from xent.evaluation.sums import Totals
 
 # Losses are counted in bins of a tenth of a decade, the first for what is below, the last above.
@@ -31,10 +33,10 @@ class Question:
     top: int
     bins: int
     worst: int
-    groups: tuple[np.ndarray, int] | None  # the group of each row, and how many there are
+    groups: Groups | None
     keep_rows: bool
     piece_rows: int
-    quick: bool  # no entropy, Brier score and top-k accuracy
+    sample: Sample | None  # rows to keep
     source: Any = kernel  # of `row_numbers`; sparse predictions have their own
 
 
@@ -57,7 +59,9 @@ def block(question: Question, start: int, stop: int) -> Block:
         found, wrong = _piece(question, first, last)
         parts.append(found)
         bad += wrong
-    columns = {name: np.concatenate([p[name] for p in parts]) for name in parts[0]}
+    columns = parts[0]
+    if len(parts) > 1:
+        columns = {name: np.concatenate([p[name] for p in parts]) for name in columns}
     return _summed(question, start, columns, bad)
 
 
@@ -65,44 +69,43 @@ def _piece(question: Question, start: int, stop: int) -> tuple[dict[str, np.ndar
     found = question.predictions
     target, bad = question.target.targets(start, stop, found.classes)
     raw = found.raw(start, stop)
-    quick = question.quick
-    logits = found.logits(raw, half=quick)
+    logits, bfloat16 = found.stored(raw)
+    if question.sample is not None:
+        question.sample.keep(start, stop, logits)
     of_file = question.target.flat[start:stop] == question.target.ignore_index
     with np.errstate(invalid="ignore", over="ignore"):
-        numbers = question.source.row_numbers(logits, target, quick)
+        numbers = question.source.row_numbers(logits, target, bfloat16)
     kept = target != IGNORED
-    broken = broken_rows(found, start, logits, numbers.lse)
+    broken = broken_rows(found, start, numbers.lse)
     for row in broken:
         kept[row.row - start] = False
     bad = sorted([*bad, *broken])
     nll, confidence = numbers.nll, numbers.confidence
     if found.kind in AS_GIVEN:
-        nll, confidence = _as_given(found, raw, logits, target, numbers)
-    loss, weight = _loss(question, start, stop, logits, target, nll, numbers)
-    in_top = numbers.k == target
-    if not quick:
-        in_top = question.source.above_target(logits, target, numbers.k) < question.top
+        nll, confidence = _as_given(found, raw, target, numbers)
+    wide = numbers_of(logits, bfloat16) if question.label_smoothing else logits
+    loss, weight = _loss(question, start, stop, wide, target, nll, numbers)
     found.release(start, stop)
     return {
         **{"kept": kept, "ignored": of_file, "target": target, "k": numbers.k, "loss": loss},
         **{"weight": weight, "confidence": confidence, "entropy": numbers.entropy},
-        **{"brier": numbers.brier, "in_top": in_top},
+        **{"brier": numbers.brier, "in_top": numbers.above < question.top},
     }, bad
 
 
 def _as_given(
-    found: Predictions, raw: np.ndarray, logits: np.ndarray, target: np.ndarray, numbers: Any
+    found: Predictions, raw: np.ndarray, target: np.ndarray, numbers: Any
 ) -> tuple[np.ndarray, np.ndarray]:
     """Surprisal and confidence of probabilities as they are, not divided by their sum."""
     at = np.arange(len(target))
+    own, top = (
+        np.float64(numbers_of(raw[at, k], found.numbers.bfloat16)) for k in (target, numbers.k)
+    )
     with np.errstate(divide="ignore", invalid="ignore", over="ignore"):
         if found.kind == "probabilities":
-            wide = raw.astype(np.float64) if not found.numbers.bfloat16 else np.exp(logits)
-            own = -np.log(np.float64(wide[at, target]))
-            top = np.float64(wide[at, numbers.k])
+            own = -np.log(own)
         else:
-            own = -np.float64(logits[at, target])
-            top = np.exp(np.float64(logits[at, numbers.k]))
+            own, top = -own, np.exp(top)
     return np.where(target == IGNORED, 0.0, own + 0.0), np.minimum(top, 1.0)
 
 
@@ -150,11 +153,17 @@ def _summed(
     c = columns if whole else {name: values[kept] for name, values in columns.items()}
     row = np.arange(start, start + all_rows) if whole else start + np.flatnonzero(kept)
     loss, weight, right = c["loss"], c["weight"], c["target"] == c["k"]
-    share = np.ones(len(row)) if question.row_weight is None else question.row_weight.flat[row]
-    share = np.asarray(share, dtype=np.float64)
+    share = (
+        None if question.row_weight is None else question.row_weight.flat[row].astype(np.float64)
+    )
+    alike = share is None and question.class_weight is None  # all weights are 1
     finite = np.isfinite(loss)
     fine = loss if finite.all() else np.where(finite, loss, 0.0)
-    weighted = weight * fine
+    weighted = fine if alike else weight * fine
+
+    def of(values: np.ndarray) -> float:
+        return float(np.sum(values if share is None else share * values))
+
     sums = {
         "scalars": np.array(
             [
@@ -165,14 +174,11 @@ def _summed(
                 len(row) - np.count_nonzero(finite),
                 np.sum(weight),
                 np.sum(weighted),
-                np.sum(weight * weight),
-                np.sum(weight * weighted),
+                np.sum(weight if alike else weight * weight),
+                np.sum(weighted if alike else weight * weighted),
                 np.sum(weighted * weighted),
-                np.sum(share),
-                np.sum(share * right),
-                np.sum(share * c["in_top"]),
-                np.sum(share * c["brier"]),
-                np.sum(share * c["entropy"]),
+                len(row) if share is None else np.sum(share),
+                *(of(values) for values in (right, c["in_top"], c["brier"], c["entropy"])),
             ]
         ),
         "bins": _bins(question.bins, c["confidence"], right, share),
@@ -180,7 +186,7 @@ def _summed(
     }
     return Block(
         sums,
-        _by_class(question, c, weight, weighted, right)
+        _by_class(question, c, None if alike else weight, weighted, finite, right)
         + _by_group(question, row, weight, weighted),
         _worst(question.worst, row, c),
         bad[:MOST_BAD],
@@ -195,36 +201,50 @@ SCALARS = (
 )
 
 
-def _bins(bins: int, confidence: np.ndarray, right: np.ndarray, share: np.ndarray) -> np.ndarray:
+def _bins(
+    bins: int, confidence: np.ndarray, right: np.ndarray, share: np.ndarray | None
+) -> np.ndarray:
     """Of each bin [i, i + 1) / bins of confidence: the rows' share, confidence, right ones."""
     at = np.minimum((confidence * bins).astype(np.int64), bins - 1)
-    given = share, share * confidence, share * right
-    return np.stack([np.bincount(at, weights=w, minlength=bins) for w in given])
+    told = confidence if share is None else share * confidence
+    own = None if share is None else share[right]
+    given = (at, share), (at, told), (at[right], own)
+    return np.stack([np.bincount(of, weights=w, minlength=bins) for of, w in given]) * 1.0
 
 
 def loss_bin(loss: np.ndarray) -> np.ndarray:
     """Which bin a loss is counted in."""
     with np.errstate(divide="ignore", invalid="ignore"):
         decade = np.floor(10 * (np.log10(np.maximum(loss, 0.0)) - DECADES[0])) + 1
-    return np.clip(np.nan_to_num(decade, neginf=0), 0, LOSS_BINS - 1).astype(np.int64)
+    return np.clip(decade, 0, LOSS_BINS - 1).astype(np.int64)
 
 
 def _by_class(
-    question: Question, c: Any, weight: np.ndarray, weighted: np.ndarray, right: np.ndarray
+    question: Question,
+    c: Any,
+    weight: np.ndarray | None,
+    weighted: np.ndarray,
+    finite: np.ndarray,
+    right: np.ndarray,
 ) -> list[tuple[str, int, np.ndarray, np.ndarray]]:
     classes = question.predictions.classes
-    seen, place = np.unique(c["target"], return_inverse=True)
-    told, count = np.unique(c["k"], return_counts=True)
+    if classes <= len(right):  # sorting takes longer than a place for each class
+        seen = told = np.arange(classes)
+        place, count = c["target"], np.bincount(c["k"], minlength=classes)
+    else:
+        seen, place = np.unique(c["target"], return_inverse=True)
+        told, count = np.unique(c["k"], return_counts=True)
 
-    def per(values: np.ndarray | None = None) -> np.ndarray:
-        return np.bincount(place, weights=values, minlength=len(seen)).astype(np.float64)
+    def per(of: np.ndarray, values: np.ndarray | None = None) -> np.ndarray:
+        return np.bincount(of, weights=values, minlength=len(seen)).astype(np.float64)
 
+    rows = per(place)
     return [
-        ("class rows", classes, seen, per()),
-        ("class weight", classes, seen, per(weight)),
-        ("class loss", classes, seen, per(weighted)),
-        ("class infinite", classes, seen, per(np.isinf(c["loss"]).astype(np.float64))),
-        ("class right", classes, seen, per(right.astype(np.float64))),
+        ("class rows", classes, seen, rows),
+        ("class weight", classes, seen, rows if weight is None else per(place, weight)),
+        ("class loss", classes, seen, per(place, weighted)),
+        ("class infinite", classes, seen, per(place[~finite])),
+        ("class right", classes, seen, per(place[right])),
         ("class told", classes, told, count.astype(np.float64)),
     ]
 

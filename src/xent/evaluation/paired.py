@@ -10,8 +10,9 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation import checks, divergence, passes, processes
+from xent.evaluation import checks, divergence, files, passes, processes
 from xent.evaluation.divergence import Pair
+from xent.evaluation.groups import groups
 from xent.evaluation.predictions import column, predictions
 from xent.evaluation.single import UNITS
 from xent.evaluation.sums import Totals
@@ -87,8 +88,15 @@ def comparison(
     """The comparison that `xent.compare` is asked for by its arguments."""
     asked = SimpleNamespace(**options)
     checks.option("compare", "unit_base", asked.unit_base, asked.unit_base in UNITS, "None or 2")
+    sparse = asked.kind == "top-k" or any(
+        files.members(given) == {"indices", "values"} for given in (asked.base, asked.new)
+    )
     checks.option(
-        "compare", "kind", asked.kind, asked.kind != "top-k", "a kind that has every class"
+        "compare",
+        "kind",
+        "top-k" if sparse else asked.kind,
+        not sparse,
+        "one with all classes: the divergence depends on what top-k leaves out",
     )
     checks.option("compare", "chunk_mb", asked.chunk_mb, asked.chunk_mb > 0, "a number above 0")
     way = passes.way(asked.chunk_mb, tick)
@@ -96,13 +104,8 @@ def comparison(
     other = predictions("compare", asked.new, asked.axis, asked.kind)
     checks.same_shape("compare", other.name, other.numbers.shape, first.name, first.numbers.shape)
     labels = column("compare", asked.target, first, "fiu", asked.ignore_index)
-    codes = None
-    if asked.group is not None:
-        found, places = np.unique(
-            column("compare", asked.group, first, "fiu", 0).flat, return_inverse=True
-        )
-        codes = places.reshape(-1), len(found)
-    pair = Pair(first, other, labels, codes, way.piece_rows(first.classes))
+    rows_of = groups("compare", asked.group, first)
+    pair = Pair(first, other, labels, rows_of, way.piece_rows(first.classes))
     totals, bad = _run(pair, way, asked.skip_bad)
     scalars = dict(zip(divergence.SCALARS, map(float, totals["scalars"]), strict=True))
     if not scalars["kept"]:

@@ -14,8 +14,8 @@ from xent.kernels import cpu
 
 Result = TypeVar("Result")
 Tick = Callable[[int, int, int], object]  # rows done, rows in all, bytes of a row
-IN_CACHE = 1 << 22  # bytes of the logits of a piece: they and their gradient stay in the cache
-COPIES = 4  # of a piece at one time: mapped, as float, its gradient, a comparison
+IN_CACHE = 1 << 22  # bytes of the logits of a piece that is copied: the copies stay in the cache
+COPIES = 4  # of a piece at one time: mapped, as float, its logarithm, in double
 
 
 @dataclass(frozen=True)
@@ -26,8 +26,10 @@ class Way:
     threads: int
     tick: Tick
 
-    def piece_rows(self, classes: int, itemsize: int = 8) -> int:
-        """How many rows a thread reads at a time."""
+    def piece_rows(self, classes: int, itemsize: int = 8, mapped: bool = False) -> int:
+        """How many rows a thread reads at a time; `mapped` ones are read where they lie."""
+        if mapped:
+            return max(1, self.chunk_bytes // (2 * self.threads) // (classes * itemsize))
         room = min(IN_CACHE, self.chunk_bytes // (COPIES * self.threads))
         return max(1, room // (classes * max(4, itemsize)))
 

@@ -68,13 +68,24 @@ class Predictions:
             self.numbers.release(None)
         return np.concatenate(parts) if len(parts) > 1 else parts[0]
 
-    def logits(self, raw: np.ndarray, half: bool = False) -> np.ndarray:
-        """Rows of the file as float32 or float64 logits, without gaps between their numbers.
+    def stored(self, raw: np.ndarray) -> tuple[np.ndarray, bool]:
+        """Rows of the file as the kernel takes them: as they lie, where it can read that.
 
-        `half` leaves float16 logits as they are.
+        And whether they are the bits of bfloat16.
         """
-        if half and raw.dtype == np.float16 and self.kind == "logits":
-            return np.ascontiguousarray(raw)
+        fine = self.numbers.bfloat16 or raw.dtype.char in "efd"
+        if self.kind == "probabilities" or not fine or not raw.dtype.isnative:
+            return self.logits(raw), False
+        return np.require(raw, requirements=["C", "A"]), self.numbers.bfloat16
+
+    @property
+    def is_stored(self) -> bool:
+        """Whether the kernel reads rows where they lie."""
+        rows = self.raw(0, min(2, self.count))
+        return np.shares_memory(self.stored(rows)[0], rows)
+
+    def logits(self, raw: np.ndarray) -> np.ndarray:
+        """Rows of the file as float32 or float64 logits, without gaps between their numbers."""
         wide = numbers_of(raw, self.numbers.bfloat16)
         if self.kind == "probabilities":
             with np.errstate(divide="ignore", invalid="ignore"):
@@ -175,6 +186,9 @@ class Column:
     def targets(self, start: int, stop: int, classes: int) -> tuple[np.ndarray, list[checks.Bad]]:
         """Class indices, -1 for rows to ignore or broken ones, and the broken ones."""
         raw = self.flat[start:stop]
+        plain = raw.dtype == np.int64 and not 0 <= self.ignore_index < classes
+        if plain and raw.min() >= 0 and raw.max() < classes:  # as nearly always
+            return np.array(raw), []
         with np.errstate(invalid="ignore"):
             target = raw.astype(np.int64)
             whole = (target == raw) if raw.dtype.kind == "f" else np.ones(len(raw), bool)
@@ -202,9 +216,7 @@ def column(function: str, given: Any, like: Predictions, kinds: str, ignore_inde
     return Column(numbers, numbers.array.reshape(-1), ignore_index)
 
 
-def broken_rows(
-    found: Predictions, start: int, logits: np.ndarray, lse: np.ndarray
-) -> list[checks.Bad]:
+def broken_rows(found: Predictions, start: int, lse: np.ndarray) -> list[checks.Bad]:
     """The rows whose numbers cannot be a prediction, from what their log-sum-exp is."""
     wrong = ~np.isfinite(lse)
     if found.kind != "logits":

@@ -108,8 +108,7 @@ def _loss(told: Evaluation) -> list[tuple[str, ...]]:
         ("class-prior baseline", f"{number(told.baseline)} {unit}"),
         ("skill over it", percent(told.skill)),
     ]
-    if not math.isnan(told.entropy):
-        rows.append(("mean entropy", f"{number(told.entropy)} {unit}"))
+    rows.append(("mean entropy", f"{number(told.entropy)} {unit}"))
     if told.infinite:
         rows.insert(1, ("rows of infinite loss", f"{told.infinite:,}"))
     fit = told.temperature
@@ -128,13 +127,10 @@ def _loss(told: Evaluation) -> list[tuple[str, ...]]:
 
 
 def _classes(told: Evaluation) -> list[tuple[str, ...]]:
-    looked = [
-        (f"top-{told.top} accuracy", percent(told.top_accuracy)),
-        ("Brier score", number(told.brier)),
-    ]
     return [
         ("accuracy", percent(told.accuracy)),
-        *([] if math.isnan(told.brier) else looked),
+        (f"top-{told.top} accuracy", percent(told.top_accuracy)),
+        ("Brier score", number(told.brier)),
         ("ECE", f"{percent(told.ece)} ({len(told.bins)} bins of one width)"),
         ("MCE", percent(told.mce)),
     ]

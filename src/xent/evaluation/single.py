@@ -10,11 +10,14 @@ from typing import Any
 
 import numpy as np
 
-from xent.evaluation import calibration, checks, files, passes, processes, sparse, temperature
+from xent.evaluation import calibration, checks, files, passes, processes, sample, sparse
+from xent.evaluation import temperature as fits
 from xent.evaluation import uncertainty as errors
 from xent.evaluation.calibration import Bin
+from xent.evaluation.groups import groups
 from xent.evaluation.measures import Gathered, Question, block
 from xent.evaluation.predictions import Column, column, predictions
+from xent.evaluation.sums import block_rows
 from xent.evaluation.temperature import Temperature
 
 UNITS = {None: ("nats", 1.0), 2: ("bits", math.log(2))}
@@ -95,11 +98,11 @@ def evaluation(
         counts = int(scalars["ignored"]), int(scalars["skipped"])
         checks.no_rows("evaluate", question.target.name, *counts)
     fit = None
-    if found.kind != "top-k" and not asked.quick:
-        if asked.temperature == "sample":
-            fit = temperature.of_sample(question)
-        elif asked.temperature == "all":
-            fit = temperature.of_all(question, way)
+    if question.sample is not None:
+        question.sample.share(block_rows(found.classes))
+        fit = fits.of_sample(question, question.sample)
+        if asked.temperature == "all":
+            fit = fits.of_all(question, fit, way)
     return _result(asked, question, gathered, scalars, fit)
 
 
@@ -131,16 +134,17 @@ def _question(asked: Any, way: passes.Way) -> Question:
     def per_row(given: Any) -> Column | None:
         return None if given is None else column("evaluate", given, found, "fiu", 0)
 
+    rows_of = groups("evaluate", asked.group, found)
     weights = None
     if asked.weight is not None:
         numbers = files.opened("evaluate", asked.weight, column=True)
+        checks.numeric("evaluate", numbers.name, numbers.array.dtype, "fiu", "numbers")
         weights = numbers.array.reshape(-1).astype(np.float64)
         weights = checks.class_weight("evaluate", numbers.name, weights, found.classes)
-    group, codes = per_row(asked.group), None
-    if group is not None:
-        labels, places = np.unique(group.flat, return_inverse=True)
-        codes = places.reshape(-1), len(labels)
-    itemsize = max(8 if found.numbers.dtype == "float64" else 4, found.numbers.array.itemsize)
+    fitted = found.kind != "top-k" and asked.temperature in ("sample", "all")
+    mapped = found.is_stored and not asked.label_smoothing
+    itemsize = found.numbers.array.itemsize
+    itemsize = itemsize if mapped else max(8 if found.numbers.dtype == "float64" else 4, itemsize)
     return Question(
         predictions=found,
         target=column("evaluate", asked.target, found, "fiu", asked.ignore_index),
@@ -150,10 +154,10 @@ def _question(asked: Any, way: passes.Way) -> Question:
         top=asked.top,
         bins=asked.bins,
         worst=asked.worst,
-        groups=codes,
-        keep_rows=bool(asked.bootstrap) and codes is None,
-        quick=asked.quick and found.kind != "top-k",
-        piece_rows=way.piece_rows(found.cube.shape[1], itemsize),
+        groups=rows_of,
+        keep_rows=bool(asked.bootstrap) and rows_of is None,
+        sample=sample.evenly(found) if fitted else None,
+        piece_rows=way.piece_rows(found.cube.shape[1], itemsize, mapped),
         **source,
     )
 
@@ -214,11 +218,11 @@ def _result(
         log_perplexity=loss,
         accuracy=s["right"] / s["share"],
         top=asked.top,
-        top_accuracy=math.nan if question.quick else s["in_top"] / s["share"],
-        brier=math.nan if question.quick else s["brier"] / s["share"],
+        top_accuracy=s["in_top"] / s["share"],
+        brier=s["brier"] / s["share"],
         ece=ece,
         mce=mce,
-        entropy=math.nan if question.quick else s["entropy"] / s["share"] / scale,
+        entropy=s["entropy"] / s["share"] / scale,
         baseline=baseline / scale,
         skill=1 - loss / baseline if baseline else math.nan,
         temperature=fit,

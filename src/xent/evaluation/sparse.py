@@ -39,7 +39,7 @@ class Sparse(Predictions):
         values = np.float64(self.cube[start:stop, :, 0])
         return np.concatenate([values, np.float64(self.indices[start:stop])], axis=1)
 
-    def logits(self, raw: np.ndarray, half: bool = False) -> np.ndarray:
+    def logits(self, raw: np.ndarray) -> np.ndarray:
         """The same."""
         return raw
 
@@ -52,7 +52,7 @@ class Source:
     tolerance: float
 
     def row_numbers(
-        self, logits: np.ndarray, target: np.ndarray, quick: bool = False
+        self, logits: np.ndarray, target: np.ndarray, bfloat16: bool = False
     ) -> RowNumbers:
         """As `xent.evaluation.rows.row_numbers`; lse is NaN where the pairs are broken."""
         half = logits.shape[1] // 2
@@ -78,16 +78,9 @@ class Source:
         k = np.nan_to_num(places[at, top]).astype(np.int64)
         nll = np.where(kept, -own, 0.0)
         lse = np.where(broken & kept, np.nan, 0.0)
-        return RowNumbers(nll, lse, k, p[at, top], entropy, brier, np.zeros(len(target)))
-
-    def above_target(self, logits: np.ndarray, target: np.ndarray, k: np.ndarray) -> np.ndarray:
-        """As `xent.evaluation.rows.above_target`."""
-        half = logits.shape[1] // 2
-        values, here = logits[:, :half], logits[:, half:] == target[:, None]
-        rest = np.maximum(1 - np.exp(values).sum(axis=1), 0.0) / max(1, self.of - half)
-        with np.errstate(divide="ignore"):
-            own = np.where(here.any(axis=1), np.where(here, values, 0.0).sum(axis=1), np.log(rest))
-        return np.count_nonzero(values > own[:, None], axis=1)
+        above = np.count_nonzero(values > own[:, None], axis=1)
+        slope = np.zeros(len(target))
+        return RowNumbers(nll, lse, k, p[at, top], entropy, brier, above, slope)
 
 
 def opened(function: str, asked: Any, members: set[str]) -> Opened:

@@ -45,6 +45,19 @@ def read(
     return dtype, pieces, None if len(names) == 1 else len(names)
 
 
+def labels(function: str, path: Path, key: str | None) -> Iterator[Any]:
+    """The values of one column, whatever they are."""
+    schema, batches = _opened(function, path)
+    name = schema.names[0] if key is None and len(schema.names) == 1 else key
+    if name not in schema.names:
+        has = f"no column {key!r}" if key else f"{len(schema.names)} columns"
+        checks.unreadable(function, str(path), has, f"one of {', '.join(schema.names)}")
+    for batch in batches([name]):
+        if batch.column(0).null_count:
+            checks.unreadable(function, f"{path}:{name}", "nulls", "a label in each row")
+        yield from batch.column(0).to_pylist()
+
+
 def _opened(function: str, path: Path) -> tuple[Any, Any]:
     """The schema, and what gives the batches of some columns."""
     pyarrow = checks.library(function, "pyarrow", str(path))

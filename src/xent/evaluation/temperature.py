@@ -6,22 +6,21 @@ Guo, Pleiss, Sun and Weinberger, On calibration of modern neural networks, ICML 
 from __future__ import annotations
 
 import math
-from collections.abc import Callable
-from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
 
 from xent.evaluation import passes, processes
-from xent.evaluation.calibration import best_scale
+from xent.evaluation.calibration import At, best_scale
 from xent.evaluation.measures import Question
-from xent.evaluation.predictions import IGNORED, LOWEST
+from xent.evaluation.predictions import IGNORED, numbers_of
 from xent.evaluation.rows import row_numbers
+from xent.evaluation.sample import Sample
 from xent.evaluation.sums import Totals
-from xent.kernels import cpu
 
-KEPT, MOST_ROWS = 1 << 22, 1 << 14  # logits that are kept in memory, and rows, evenly spaced
+FEW = 16  # the part of the sample that a first guess is made from
+NEAR = 1e-3  # of that guess
 SUMMED = 1 << 18  # logits that are summed at once
 
 
@@ -39,48 +38,51 @@ class Temperature:
 
 
 class Part(NamedTuple):
-    """Some rows, and of each the target measure's mass m and product d: loss = m lse - d."""
+    """Some rows, and of each the target measure's mass m: loss = m nll + scale rest."""
 
     logits: np.ndarray  # (n, V)
+    bfloat16: bool
     target: np.ndarray
     mass: np.ndarray
-    product: np.ndarray
+    rest: np.ndarray
     weight: np.ndarray  # what the sum of the losses is divided by, summed
 
 
-def of_sample(question: Question) -> Temperature:
-    """Over all rows of a small file, evenly spaced ones of a larger."""
-    found = question.predictions
-    count = min(found.count, MOST_ROWS, max(1, KEPT // found.classes))
-    rows = np.arange(count) * found.count // count
-    step = _step(found.classes)
-    parts = [_part(question, rows[i : i + step]) for i in range(0, count, step)]
-    kept = sum(len(part.target) for part in parts)
+def of_sample(question: Question, sample: Sample) -> Temperature:
+    """Over the sample: a first guess over some of its rows, then Newton's steps over all."""
+    whole = _part(question, sample.rows, sample.logits, sample.bfloat16)
+    kept = int(np.count_nonzero(whole.target != IGNORED))
+    few = _part(question, sample.rows[::FEW], sample.logits[::FEW].copy(), sample.bfloat16)
 
-    def at(scale: float) -> tuple[float, float]:
-        totals = Totals()
-        for sums in pool.map(lambda part: _sums(part, scale), parts):
-            totals.add({"sums": sums})
-        loss, slope, weight = totals["sums"]
-        return float(loss / weight), float(slope / weight)
+    def of(part: Part) -> At:
+        def at(scale: float) -> tuple[float, float, float]:
+            loss, slope, curve, weight = _sums(part, scale, threads=True)
+            return float(loss / weight), float(slope / weight), float(curve / weight)
 
-    with ThreadPoolExecutor(cpu.threads()) as pool:
-        return _found(at, kept)
+        return at
+
+    guess = None
+    if np.any(few.target != IGNORED) and kept > 2 * FEW:
+        with np.errstate(invalid="ignore"):  # inf - inf, where a loss is infinite
+            guess = best_scale(of(few), 1.0, NEAR)
+    return _found(of(whole), kept, guess[0] if guess else 1.0)
 
 
-def of_all(question: Question, way: passes.Way) -> Temperature:
-    """Over all rows, a pass of the file for each temperature that is tried."""
+def of_all(question: Question, near: Temperature, way: passes.Way) -> Temperature:
+    """Over all rows, a pass of the file for each temperature that is tried from the sample's on."""
     found = question.predictions
     counts: list[int] = []
+    step = max(1, SUMMED // found.classes)  # by the number of classes alone, for the bits
 
-    def at(scale: float) -> tuple[float, float]:
+    def at(scale: float) -> tuple[float, float, float]:
         def work(start: int, stop: int) -> tuple[np.ndarray, int]:
-            total, rows = np.zeros(3), 0
-            for first, last in passes.pieces(start, stop, _step(found.classes)):
-                part = _part(question, np.arange(first, last), slice(first, last))
-                found.release(first, last)
+            total, rows = np.zeros(4), 0
+            for first, last in passes.pieces(start, stop, step):
+                logits, bfloat16 = found.stored(found.raw(first, last))
+                part = _part(question, np.arange(first, last), logits, bfloat16)
                 total = total + _sums(part, scale)
-                rows += len(part.target)
+                rows += int(np.count_nonzero(part.target != IGNORED))
+                found.release(first, last)
             return total, rows
 
         totals = Totals()
@@ -91,69 +93,63 @@ def of_all(question: Question, way: passes.Way) -> Temperature:
         for data in processes.gathered(totals.as_bytes()):
             every.add_bytes(data)
         counts.append(int(every["rows"]))
-        loss, slope, weight = every["sums"]
-        return float(loss / weight), float(slope / weight)
+        loss, slope, curve, weight = every["sums"]
+        return float(loss / weight), float(slope / weight), float(curve / weight)
 
-    result = _found(at, 0)
+    result = _found(at, 0, 1 / near.temperature if near.temperature else 1.0)
     return Temperature(result.temperature, result.before, result.after, counts[0])
 
 
-def _step(classes: int) -> int:
-    """Rows that are summed at once: by the number of classes alone, for the sake of the bits."""
-    return max(1, SUMMED // classes)
-
-
-def _found(at: Callable[[float], tuple[float, float]], rows: int) -> Temperature:
+def _found(at: At, rows: int, guess: float) -> Temperature:
     with np.errstate(invalid="ignore"):  # inf - inf, where a loss is infinite
-        before = at(1.0)[0]
-    if not math.isfinite(before):
+        first = at(1.0)
+    if not math.isfinite(first[0]):
         return Temperature(None, math.inf, math.inf, rows)
-    scale = best_scale(at)
-    if scale is None:
-        return Temperature(None, before, before, rows)
-    return Temperature(1 / scale, before, at(scale)[0], rows)
+    best = best_scale(lambda scale: first if scale == 1.0 else at(scale), guess)
+    if best is None:
+        return Temperature(None, first[0], first[0], rows)
+    return Temperature(1 / best[0], first[0], best[1], rows)
 
 
-def _part(question: Question, rows: np.ndarray, place: slice | None = None) -> Part:
-    """Rows of the file, which are at `place` where they lie side by side, but for broken ones."""
+def _part(question: Question, rows: np.ndarray, logits: np.ndarray, bfloat16: bool) -> Part:
+    """Rows of the file, the broken ones as ignored ones."""
     found = question.predictions
-    logits = found.take(rows) if place is None else found.logits(found.raw(place.start, place.stop))
     picked = question.target.flat[rows]
     with np.errstate(invalid="ignore"):
         target = picked.astype(np.int64)
         fine = (target == picked) & (target >= 0) & (target < found.classes)
     fine &= target != question.target.ignore_index
-    with np.errstate(invalid="ignore"):
-        logits = np.maximum(logits, LOWEST)
-    fine &= ~np.isnan(logits).any(axis=1) & (logits.max(axis=1) < np.inf)
-    fine &= logits.max(axis=1) > LOWEST
-    if not fine.all():
-        logits, target, rows = logits[fine], target[fine], rows[fine]
+    target[~fine] = IGNORED
     classes, smoothing = question.class_weight, question.label_smoothing
-    own = np.float64(logits[np.arange(len(target)), target])
-    weight = np.ones(len(target)) if classes is None else classes[target]
-    mass, product = (1 - smoothing) * weight, (1 - smoothing) * weight * own
+    weight: np.ndarray = np.ones(len(target)) if classes is None else classes[target]
+    mass, rest = weight, np.zeros(len(target))
     if smoothing:
+        wide = numbers_of(logits, bfloat16).astype(np.float64)
         each = np.ones(found.classes) if classes is None else classes
-        mass = mass + smoothing * np.mean(each)
-        product = product + smoothing * (np.float64(logits) @ each) / found.classes
+        own = wide[np.arange(len(target)), target]
+        # The mean of the other classes' nll is that of the target less the gap of the logits.
+        with np.errstate(invalid="ignore"):
+            gap = np.mean(each) * own - (wide @ each) / found.classes
+        mass = (1 - smoothing) * weight + smoothing * np.mean(each)
+        rest = np.where(fine, smoothing * gap, 0.0)
+    share = 1.0
     if question.row_weight is not None:
         share = question.row_weight.flat[rows].astype(np.float64)
-        mass, product, weight = share * mass, share * product, share * weight
-    return Part(logits, target, mass, product, weight)
+    mass, rest, weight = (np.where(fine, share * x, 0.0) for x in (mass, rest, weight))
+    return Part(logits, bfloat16, target, mass, rest, weight)
 
 
-def _sums(part: Part, scale: float) -> np.ndarray:
-    """The sums of the loss, of its slope by the scale, and of the weights."""
-    logits, target, mass, product, weight = part
-    if not len(target):
-        return np.zeros(3)
-    own = np.float64(logits[np.arange(len(target)), target])
-    factor = logits.dtype.type(scale)
-    numbers = row_numbers(logits if factor == 1 else logits * factor, target)
-    scale = float(factor)
-    loss = mass * (numbers.nll + scale * own) - scale * product
-    slope = mass * (numbers.slope / scale + own) - product
-    loss = np.where(own > LOWEST, loss, np.inf)
-    loss = np.where(target == IGNORED, 0.0, loss)
-    return np.array([np.sum(loss), np.sum(slope), np.sum(weight)])
+def _sums(part: Part, scale: float, threads: bool = False) -> np.ndarray:
+    """The sums of the loss, of its two derivatives by the scale's logarithm, of the weights."""
+    wide = part.logits.dtype == np.float64
+    factor = float(scale if wide else np.float32(scale))  # as the kernel has it
+    numbers = row_numbers(part.logits, part.target, part.bfloat16, factor, threads)
+    fine = np.isfinite(numbers.lse)
+    kept = fine & (part.mass > 0)
+    loss, slope, curve = (
+        part.mass * np.where(kept, np.asarray(x), 0.0)
+        for x in (numbers.nll, numbers.slope, numbers.curve)
+    )
+    rest = np.where(fine, factor * part.rest, 0.0)
+    weight = np.where(fine, part.weight, 0.0)
+    return np.array([np.sum(loss + rest), np.sum(slope + rest), np.sum(curve), np.sum(weight)])

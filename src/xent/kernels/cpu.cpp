@@ -57,7 +57,7 @@ enum Dtype : int64_t { FLOAT16, BFLOAT16, FLOAT32, FLOAT64 };
 enum Mode : int64_t { STATISTICS, GRADIENT, LOSS };
 enum TargetKind : int64_t { NO_TARGET, INDICES, PROBABILITIES };
 enum Denominator : int64_t { NOTHING, GIVEN, ROW_WEIGHT };
-enum Flag : int64_t { SMOOTH = 1, ENTROPY = 2, ACCURATE = 4, CHECK = 8 };
+enum Flag : int64_t { SMOOTH = 1, ENTROPY = 2, ACCURATE = 4, CHECK = 8, MEASURES = 16 };
 
 const int64_t IGNORED = -1, INVALID = -2;  // what a target index out of use is read as
 
@@ -85,6 +85,11 @@ struct Call {
     void* loss;    // the sum over rows, divided; or null
     int64_t loss_dtype;
     ParallelFor parallel;  // null: this thread alone
+    // (n, d) measures of saved predictions where flags have MEASURES, each null where not asked:
+    // likeliest probability, Brier score, the first and second derivative of nll by log(logit_scale)
+    // (of the second, without the first), and how many logits are above the target's
+    double *confidence, *brier, *slope, *curve;
+    int64_t* above;
 };
 
 // ---- Vectors ------------------------------------------------------------------------------------
@@ -227,6 +232,9 @@ XENT_INLINE vf narrow(vd low, vd high) {
 }
 
 XENT_INLINE double sum_of(vd v) {
+#if XENT_V4
+    return _mm512_reduce_add_pd((__m512d)v);  // by halves too
+#endif
     double sums[lanes<double>];
     memcpy(sums, &v, sizeof v);
     for (int half = lanes<double> / 2; half; half /= 2)
@@ -466,6 +474,24 @@ XENT_INLINE void put_some(double* p, uint64_t in, const vd (&x)[4]) {
         _mm512_mask_storeu_pd(p + 8 * i, __mmask8(in >> 8 * i), (__m512d)x[i]);
 }
 #endif
+
+// The first n of 4 vectors, at most; -inf after them and at `without`.
+template <class S, class W, class V = typename Vector<W>::type>
+XENT_INLINE void get_part(const S* p, int64_t n, int64_t without, V (&x)[4]) {
+#if XENT_V4
+    uint64_t in = n >= 64 ? ~uint64_t(0) : (uint64_t(1) << n) - 1;
+    if (without >= 0 && without < n) in &= ~(uint64_t(1) << without);
+    get_some(p, in, -W(INFINITY), x);
+#else
+    constexpr int GROUP = 4 * lanes<W>;
+    S padded[GROUP];
+    for (int i = 0; i < GROUP; i++) padded[i] = lowest<S>();
+    memcpy(static_cast<void*>(padded), p, n * sizeof(S));
+    if (without >= 0 && without < n) padded[without] = lowest<S>();
+    get(padded, x[0], x[1]);
+    get(padded + GROUP / 2, x[2], x[3]);
+#endif
+}
 
 // The first entry of x[from, stop) that is equal to `top`; stop where none is.
 template <class S, class W>
@@ -833,7 +859,7 @@ struct PieceWork {
             get_some(p, in, base[0], x);
             spread.add(((base - x[0]) + (base - x[1])) + ((base - x[2]) + (base - x[3])));
         }
-        get_some(p, has ? in & ~(uint64_t(1) << without) : in, -W(INFINITY), x);
+        get_part<S, W>(p, n, without, x);
         exponentiate<K>(x, in_unit);
         rest.add((x[0] + x[1]) + (x[2] + x[3]));
         if constexpr (KEEP) {
@@ -843,19 +869,14 @@ struct PieceWork {
     }
 #else
     XENT_INLINE void part(const S* p, int64_t n, int64_t without, W* kept) {
-        S padded[GROUP];
         W exps[GROUP];
-        for (int i = 0; i < GROUP; i++) padded[i] = lowest<S>();
-        memcpy(static_cast<void*>(padded), p, n * sizeof(S));
         if constexpr (SPREAD) {
             V terms{};
             for (int i = 0; i < n; i++) terms[i % lanes<W>] += base[0] - W(value(p[i]));
             spread.add(terms);
         }
-        if (without >= 0 && without < n) padded[without] = lowest<S>();
         V x[4];
-        get(padded, x[0], x[1]);
-        get(padded + GROUP / 2, x[2], x[3]);
+        get_part<S, W>(p, n, without, x);
         add(x, exps);
         if constexpr (KEEP) {
             if (without >= 0 && without < n) exps[without] = whole;  // of one piece of many
@@ -951,9 +972,9 @@ typename K::Work largest_of(const typename K::Storage* x, int64_t n, int64_t& k)
 }
 
 // Add the exponentials of a piece to `work`, but that of entry k.
-template <class K, bool SPREAD, bool KEEP>
-XENT_INLINE void add_others(PieceWork<K, SPREAD, KEEP>& work, const typename K::Storage* x,
-                            int64_t n, int64_t k, typename K::Work* kept, const char* ahead) {
+template <class K, bool KEEP, class Work>
+XENT_INLINE void add_others(Work& work, const typename K::Storage* x, int64_t n, int64_t k,
+                            typename K::Work* kept, const char* ahead) {
     typedef typename K::Storage S;
     constexpr int GROUP = 4 * lanes<typename K::Work>, LINES = (GROUP * sizeof(S) + 63) / 64;
     const int64_t full = n / GROUP, left = n % GROUP, at = k / GROUP;
@@ -984,7 +1005,7 @@ Piece<K> sum_piece(const typename K::Storage* x, int64_t n, typename K::Work* ke
     piece.base = piece.top == -INFINITY ? 0 : piece.top;
     piece.whole = piece.top == -INFINITY ? 0 : piece.unit.exp_of(piece.top);
     PieceWork<K, SPREAD, KEEP> work(Units<K>(piece.unit), W(piece.base), W(piece.whole));
-    add_others<K, SPREAD, KEEP>(work, x, n, piece.k, kept, ahead);
+    add_others<K, KEEP>(work, x, n, piece.k, kept, ahead);
     piece.length = n;
     piece.rest = work.rest.total();
     piece.spread = SPREAD ? work.spread.total() : 0;
@@ -1429,7 +1450,7 @@ struct LineWork : BlockWork<K, K> {
     void add_line(int64_t i, const S* x, S* out, const char* ahead) {
         const W base = top[i] == -INFINITY ? 0 : top[i];
         PieceWork<K, SPREAD, KEEP> work(units_of(i), base, W(1));
-        add_others<K, SPREAD, KEEP>(work, x, classes, k[i], reinterpret_cast<W*>(out), ahead);
+        add_others<K, KEEP>(work, x, classes, k[i], reinterpret_cast<W*>(out), ahead);
         rest[i] = work.rest.total();
         if constexpr (SPREAD) spread[i] = work.spread.total();
     }
@@ -1446,6 +1467,245 @@ struct LineWork : BlockWork<K, K> {
         assign(out[k[i]], tail[i] == tail[i] ? mended_top[i] : NAN);
         if (target[i] >= 0 && target[i] != k[i] && problem.call.target_kind == INDICES)
             assign(out[target[i]], mended_target[i]);
+    }
+};
+
+// ---- Measures of saved predictions ---------------------------------------------------------------
+//
+// With e = exp(x_c - m) and the gap m - x_c >= 0, what a row adds up to beside its tail: e^2, which
+// gives the Brier score, and e gap and e gap^2, which give the entropy and the derivatives of nll by
+// the scale. The largest entry is in none of these sums.
+
+template <class K, bool CURVE>
+struct MeasureSums {
+    typedef typename K::Storage S;
+    typedef typename K::Work W;
+    typedef typename Vector<W>::type V;
+    static constexpr int GROUP = 4 * lanes<W>;
+    // stands for -inf, of which 0 times the gap would be NaN
+    static constexpr W LEAST = W(sizeof(W) == 4 ? -1.7e38 : -8.9e307);
+
+    const Units<K> in_unit;
+    const V scale, top, own;
+    Sum<W> rest, squares, gaps, curves;
+    typename Vector<W>::ints above{};
+
+    XENT_INLINE MeasureSums(const Units<K>& units, W scale_, W top_, W own_)
+        : in_unit(units), scale(all<W>(scale_)), top(all<W>(top_)), own(all<W>(own_)) {}
+
+    XENT_INLINE void group(const S* p, W*) {
+        V x[4];
+        get(p, x[0], x[1]);
+        get(p + GROUP / 2, x[2], x[3]);
+        add(x);
+    }
+    XENT_INLINE void part(const S* p, int64_t n, int64_t without, W*) {
+        V x[4];
+        get_part<S, W>(p, n, without, x);
+        add(x);
+    }
+    XENT_INLINE void add(V (&x)[4]) {
+        for (int i = 0; i < 4; i++) x[i] = x[i] * scale;
+        for (int i = 0; i < 4; i++) above -= x[i] > own;
+        add_scaled(x);
+    }
+    XENT_INLINE void add_scaled(V (&x)[4]) {
+        V gap[4];
+        for (int i = 0; i < 4; i++) gap[i] = top - larger(x[i], all<W>(LEAST));
+        exponentiate<K>(x, in_unit);
+        rest.add((x[0] + x[1]) + (x[2] + x[3]));
+        squares.add((x[0] * x[0] + x[1] * x[1]) + (x[2] * x[2] + x[3] * x[3]));
+        for (int i = 0; i < 4; i++) x[i] = x[i] * gap[i];
+        gaps.add((x[0] + x[1]) + (x[2] + x[3]));
+        if constexpr (CURVE)
+            curves.add((x[0] * gap[0] + x[1] * gap[1]) + (x[2] * gap[2] + x[3] * gap[3]));
+    }
+};
+
+template <class S>
+constexpr bool in_order = true;  // of memory, are the lanes of two `get`s
+template <>
+constexpr bool in_order<bf16> = false;
+
+template <class K>
+struct MeasureWork : BlockWork<K, K> {
+    typedef BlockWork<K, K> Block;
+    using typename Block::S;
+    using typename Block::W;
+    using Block::L;
+    using Block::at_target, Block::center, Block::classes, Block::exp_target, Block::k,
+        Block::log_sum, Block::power, Block::problem, Block::rest, Block::tail, Block::target,
+        Block::top, Block::whole;
+    double squares[LINES], gaps[LINES], curves[LINES], high[LINES];
+    int64_t above[LINES], at_top[LINES];
+
+    explicit MeasureWork(const Problem& p) : Block(p) {}
+
+    void run(int64_t row, int64_t rows, PartialSum&) {
+        const Call& c = problem.call;
+        const int64_t n = row / c.d, d = row % c.d;
+        const S* x = static_cast<const S*>(c.logits) + n * c.stride_n + d * c.stride_d;
+        const int64_t stride = c.d == 1 ? c.stride_n : c.stride_d;
+        const int64_t padded = (rows + L - 1) / L * L;
+        const W scale = W(c.logit_scale);
+        Block::read_targets(row, rows);
+        for (int64_t i = rows; i < padded; i++) target[i] = IGNORED;
+        // In two sweeps of the rows of a block: the way through both would be too long for the CPU
+        // to work on two rows at a time.
+        for (int64_t i = 0; i < padded; i++) {
+            top[i] = 0, k[i] = 0;
+            rest[i] = tail[i] = at_target[i] = squares[i] = gaps[i] = curves[i] = 0;
+            above[i] = 0;
+            if (target[i] == IGNORED) continue;
+            const S* line = x + i * stride;
+            if (target[i] >= 0) at_target[i] = W(value(line[target[i]])) * scale;
+            find_top(line, i, scale);
+        }
+        for (int64_t i = 0; i < padded; i += L) Block::units(i);
+        for (int64_t i = 0; i < rows; i++) {
+            if (target[i] == IGNORED) continue;
+            const S* line = x + i * stride;
+            const char* ahead = reinterpret_cast<const char*>(line + rows * stride);
+            if (c.curve) add<true>(i, line, scale, ahead);
+            else add<false>(i, line, scale, ahead);
+        }
+        for (int64_t i = 0; i < padded; i++)
+            high[i] = top[i], at_top[i] = -int64_t(target[i] == int64_t(k[i]));
+        Block::add_up(padded);
+        Block::exp_targets(padded);
+        for (int64_t i = 0; i < rows; i += lanes<double>)
+            write(row + i, i, rows - i < lanes<double> ? rows - i : lanes<double>);
+    }
+    void find_top(const S* x, int64_t i, W scale) {
+#if XENT_V4
+        if constexpr (sizeof(W) == 4 && in_order<S>) {
+            if (classes <= 64) return find_short<1>(x, i, scale);
+            if (classes <= 128) return find_short<2>(x, i, scale);
+        }
+#endif
+        W best = -INFINITY;
+        for (int64_t from = 0; from < classes; from += PIECE<K>) {
+            int64_t at = 0;
+            const int64_t left = classes - from;
+            const W found = largest_of<K>(x + from, left < PIECE<K> ? left : PIECE<K>, at);
+            if (from && !(found > best)) continue;
+            best = found;
+            k[i] = typename Block::Int(from + at);
+        }
+        top[i] = best * scale;
+    }
+    template <bool CURVE>
+    XENT_INLINE void add(int64_t i, const S* x, W scale, const char* ahead) {
+        const Units<K> units(all<W>(center[i]), all<W>(power[i]));
+#if XENT_V4
+        if constexpr (sizeof(W) == 4 && in_order<S>) {
+            if (classes <= 64) return add_short<1, CURVE>(i, x, scale, units, ahead);
+            if (classes <= 128) return add_short<2, CURVE>(i, x, scale, units, ahead);
+        }
+#endif
+        const W own = W(at_target[i]);
+        MeasureSums<K, CURVE> sums(units, scale, top[i], own);
+        add_others<K, false>(sums, x, classes, k[i], nullptr, ahead);
+        above[i] = (top[i] > own) + count_of(sums.above);
+        keep(i, sums);
+    }
+#if XENT_V4
+    // The same of rows that fit into registers.
+    template <int GROUPS>
+    XENT_INLINE void load_short(const S* x, W scale, uint64_t without, vf (&v)[GROUPS][4]) {
+        for (int g = 0; g < GROUPS; g++) {
+            const int64_t left = classes - 64 * g;
+            const uint64_t in = left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1;
+            const uint64_t out = without / 64 == uint64_t(g) ? uint64_t(1) << without % 64 : 0;
+            get_some(x + 64 * g, in & ~out, -INFINITY, v[g]);
+            for (int j = 0; j < 4; j++) v[g][j] = v[g][j] * scale;
+        }
+    }
+    template <int COMPARISON>
+    static XENT_INLINE uint64_t which(const vf (&x)[4], float y) {
+        uint64_t in = 0;
+        for (int j = 0; j < 4; j++)
+            in |= uint64_t(_mm512_cmp_ps_mask((__m512)x[j], _mm512_set1_ps(y), COMPARISON))
+                  << 16 * j;
+        return in;
+    }
+    template <int GROUPS>
+    XENT_INLINE void find_short(const S* x, int64_t i, W scale) {
+        vf v[GROUPS][4], best = all<W>(-INFINITY);
+        load_short(x, scale, ~uint64_t(0), v);
+        int64_t higher = 0, at = classes;
+        for (int g = 0; g < GROUPS; g++) {
+            best = larger(larger(larger(v[g][0], v[g][1]), larger(v[g][2], v[g][3])), best);
+            higher += __builtin_popcountll(which<_CMP_GT_OQ>(v[g], W(at_target[i])));
+        }
+        top[i] = largest_lane<W>(best);
+        for (int g = GROUPS - 1; g >= 0; g--) {
+            const uint64_t in = which<_CMP_EQ_OQ>(v[g], top[i]);
+            at = in ? 64 * g + __builtin_ctzll(in) : at;
+        }
+        k[i] = typename Block::Int(at < classes ? at : 0);  // where all are NaN
+        above[i] = higher;
+    }
+    template <int GROUPS, bool CURVE>
+    XENT_INLINE void add_short(int64_t i, const S* x, W scale, const Units<K>& units,
+                               const char* ahead) {
+        vf v[GROUPS][4];
+        load_short(x, scale, k[i], v);
+        MeasureSums<K, CURVE> sums(units, scale, top[i], 0);
+        for (int64_t at = 0; at < classes * int64_t(sizeof(S)); at += 64)
+            __builtin_prefetch(ahead + at);
+        for (int g = 0; g < GROUPS; g++) sums.add_scaled(v[g]);
+        keep(i, sums);
+    }
+#endif
+    template <bool CURVE>
+    XENT_INLINE void keep(int64_t i, const MeasureSums<K, CURVE>& sums) {
+        rest[i] = sums.rest.total();
+        squares[i] = sums.squares.total();
+        gaps[i] = sums.gaps.total();
+        curves[i] = sums.curves.total();
+    }
+    static XENT_INLINE int64_t count_of(typename Block::I counts) {
+#if XENT_V4
+        if constexpr (sizeof(W) == 4) return _mm512_reduce_add_epi32((__m512i)counts);
+        else return _mm512_reduce_add_epi64((__m512i)counts);
+#endif
+        int64_t count = 0;
+        for (int j = 0; j < L; j++) count += counts[j];
+        return count;
+    }
+    XENT_INLINE void write(int64_t to, int64_t i, int64_t rows) const {
+        typedef Vector<double>::ints I64;
+        const Call& c = problem.call;
+        const I64 t = *reinterpret_cast<const I64*>(target + i);
+        const I64 at = *reinterpret_cast<const I64*>(at_top + i);
+        const I64 kept = t != IGNORED;
+        const vd zero{}, none = t == INVALID ? zero + NAN : zero;
+        const vd rest_ = load(tail + i), m = load(high + i), log = load(log_sum + i);
+        const vd part = 1 / (1 + rest_), share = part / load(whole + i);
+        const vd p = at ? part : load(exp_target + i) * share;
+        const vd gap = load(gaps + i) * share, miss = m - load(at_target + i);
+        const vd others = load(squares + i) * share * share;  // the squares but the largest's
+        const vd square = at ? rest_ * part : 1 - p;
+        const vd squared = at ? others : part * part + others - p * p;
+        const vd bound = (m - m) == 0 ? m + log : m;
+        put(c.lse, to, rows, kept ? bound : zero);
+        put(c.nll, to, rows, (kept ? log + miss : zero) + none);
+        put(c.tail, to, rows, kept ? rest_ : zero + double(c.v - 1));
+        put(c.entropy, to, rows, kept ? log + gap : zero);
+        put(c.confidence, to, rows, kept ? part : zero);
+        put(c.brier, to, rows, (kept ? square * square + squared : zero) + none);
+        put(c.slope, to, rows, (kept ? miss - gap : zero) + none);
+        put(c.curve, to, rows, kept ? load(curves + i) * share - gap * gap : zero);
+        for (int64_t j = 0; j < rows; j++) {
+            if (c.k) c.k[to + j] = k[i + j];
+            if (c.above) c.above[to + j] = above[i + j];
+        }
+    }
+    static XENT_INLINE void put(double* all_of_it, int64_t to, int64_t rows, vd numbers) {
+        if (!all_of_it) return;
+        if (rows == lanes<double>) store(all_of_it + to, numbers);
+        else memcpy(all_of_it + to, &numbers, rows * sizeof(double));
     }
 };
 
@@ -2005,11 +2265,11 @@ void row_range(int64_t begin, int64_t end, void* given) {
     }
 }
 
-template <class K>
+template <class Work>
 void line_range(int64_t begin, int64_t end, void* given) {
     Job& job = *static_cast<Job*>(given);
     Flush flush;
-    LineWork<K> work(job.problem);
+    Work work(job.problem);
     const int64_t d = job.problem.call.d;
     for (int64_t b = begin; b < end; b++) {
         int64_t row = b * job.rows_per_sum, stop = row + job.rows_per_sum;
@@ -2115,15 +2375,17 @@ void share_out(Job& job, Range range, int64_t cost) {
 template <class K>
 void all_rows(Job& job) {
     const Call& c = job.problem.call;
+    if (c.flags & MEASURES) return share_out(job, line_range<MeasureWork<K>>, 1);
     const bool side_by_side = c.stride_v == 1 && (!c.gradient || c.gradient_v == 1);
     if (!side_by_side || c.v <= FEW_CLASSES) return share_out(job, tile_range<K>, TILE_COST);
     if (c.parallel && job.rows < 4 && c.v >= ALONE) return shared_rows<K>(job);
-    if (c.v <= PIECE<K> / 4 * 3) return share_out(job, line_range<K>, 1);
+    if (c.v <= PIECE<K> / 4 * 3) return share_out(job, line_range<LineWork<K>>, 1);
     share_out(job, row_range<K>, 1);
 }
 
 // Whether an option needs the general way.
 bool is_general(const Call& c) {
+    if (c.flags & MEASURES) return false;
     if (c.target_kind == PROBABILITIES || c.flags & ENTROPY || c.by_entropy) return true;
     if (c.softcap != 0 || c.logit_scale != 1 || (c.flags & SMOOTH && c.weight)) return true;
     return c.stride_v != 1 && c.v > MOST_TILE_CLASSES;

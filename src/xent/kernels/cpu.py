@@ -24,7 +24,7 @@ from xent.spec import Plan
 DTYPES = {"float16": 0, "bfloat16": 1, "float32": 2, "float64": 3}
 STATISTICS, GRADIENT, LOSS = range(3)  # modes
 NO_TARGET, INDICES, PROBABILITIES = range(3)
-SMOOTH, ENTROPY, ACCURATE, CHECK = 1, 2, 4, 8  # flags
+SMOOTH, ENTROPY, ACCURATE, CHECK, MEASURES = 1, 2, 4, 8, 16  # flags
 
 # The fields of `struct Call` in cpu.cpp, in order: q for integers and addresses, d for doubles.
 FIELDS = {
@@ -40,6 +40,7 @@ FIELDS = {
     "denominator": "q",
     **dict.fromkeys(("divisor", "upstream"), "d"),
     **dict.fromkeys(("losses", "loss", "loss_dtype", "parallel"), "q"),
+    **dict.fromkeys(("confidence", "brier", "slope", "curve", "above"), "q"),
 }
 RECORD = struct.Struct("@" + "".join(FIELDS.values()))
 pack = RECORD.pack
@@ -160,11 +161,38 @@ def vjp(op: RowStats, arrays: tuple, residuals: tuple, cotangents: tuple, plan: 
     return out
 
 
+def measures(
+    logits: np.ndarray,
+    target: np.ndarray,
+    scale: float | None = None,
+    bfloat16: bool = False,
+    threads: bool = False,
+) -> dict[str, np.ndarray]:
+    """What saved predictions are judged by, a number for each row (N, V): see `struct Call`.
+
+    The rows are logits, or the bits of bfloat16, without gaps; the targets are class indices or
+    `IGNORED`. `curve` comes where there is a scale, which the type computed in must hold.
+    """
+    names = "nll", "lse", "confidence", "entropy", "brier", "slope"
+    names = names if scale is None else (*names, "curve")
+    found: dict[str, Any] = dict(zip(names, np.empty((len(names), len(target))), strict=True))
+    found.update(k=np.empty(len(target), np.int64), above=np.empty(len(target), np.int64))
+    fields = {name: address(array) for name, array in found.items()}
+    fields["parallel"] = parallel(logits) if threads else 0
+    if bfloat16:
+        fields["dtype"] = DTYPES["bfloat16"]
+    op = RowStats() if scale is None else RowStats(logit_scale=scale)
+    arrays = logits[:, None], target[:, None], None
+    _run(op, arrays, None, mode=STATISTICS, flags=MEASURES, **fields)
+    return found
+
+
 def _run(op: RowStats, arrays: tuple, plan: Plan | None, **fields: Any) -> None:
     logits, target, weight = arrays
     rows = Layout(*(int(size) for size in logits.shape), *strides(logits))
-    fields.update(rows._asdict(), logits=address(logits), dtype=DTYPES[dtype_name(logits)])
-    flags = SMOOTH * op.smooth | ENTROPY * op.entropy
+    fields.update(rows._asdict(), logits=address(logits))
+    fields.setdefault("dtype", DTYPES.get(dtype_name(logits)))
+    flags = fields.get("flags", 0) | SMOOTH * op.smooth | ENTROPY * op.entropy
     fields["flags"] = flags | (ACCURATE if plan is not None and plan.accurate else 0)
     fields["logit_scale"], fields["softcap"] = op.logit_scale, op.softcap or 0.0
     if target is not None and target.ndim == 2:
@@ -177,7 +205,7 @@ def _run(op: RowStats, arrays: tuple, plan: Plan | None, **fields: Any) -> None:
         fields.update(zip(names, strides(target), strict=True))
     weight = None if weight is None else in_double(weight)
     fields["weight"] = address(weight)
-    fields["parallel"] = parallel(logits)
+    fields.setdefault("parallel", parallel(logits))
     run(pack(*(fields.get(name, 0) for name in FIELDS)))
 
 

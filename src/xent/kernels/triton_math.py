@@ -18,6 +18,7 @@ LN2_LOW = tl.constexpr(1.4286068203094173e-06)
 ROUNDER = tl.constexpr(12582912.0)  # 1.5 * 2^23: a float added to it is rounded to an integer
 ROUNDER_BITS = tl.constexpr(0x4B400000)
 LEAST = tl.constexpr(-87.33654022216797)  # exp of it is just above the smallest normal float32
+INFINITY = tl.constexpr(float("inf"))
 UPPER_BITS = tl.constexpr(-(1 << 27))  # of a float64: 26 digits
 
 
@@ -104,3 +105,76 @@ def slope_of_tanh(z):
 def weighted(measure, values):
     """measure * values, where a measure of 0 gives 0 even of an infinite value."""
     return measure * tl.where((measure == 0) & (tl.abs(values) == float("inf")), 0.0, values)
+
+
+@triton.jit
+def within(x, CAP: tl.constexpr):
+    """Logits, the infinite ones finite where a softcap makes them so."""
+    if CAP:
+        most = 1.7976931348623157e308 if x.dtype == tl.float64 else 3.4028234663852886e38
+        most = tl.full(x.shape, most, x.dtype)
+        x = tl.where(x == INFINITY, most, tl.where(x == -INFINITY, -most, x))
+    return x
+
+
+@triton.jit
+def squash(x, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr):
+    """The transformed logit u."""
+    if CAP:
+        x = cap * tanh(x * (scale / cap))
+    elif SCALE:
+        x = x * scale
+    return x
+
+
+@triton.jit
+def distance(x, m, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr):
+    """u - m as the number rounded, and what rounding lost; m is a logit too. 0 for m of -inf."""
+    m = tl.where(m == -INFINITY, 0.0, m)
+    if CAP:
+        x = squash(x, scale, cap, CAP, SCALE)
+        m = squash(m, scale, cap, CAP, SCALE)
+    if EXACT:
+        high, low = difference(x, m)
+        if high.dtype == tl.float64:
+            low = tl.where(tl.abs(high) < INFINITY, low, 0.0)
+            if SCALE and not CAP:
+                high, lost = product(high, scale + tl.zeros_like(high))
+                low = low * scale + lost
+    else:
+        high = x - m
+        if SCALE and not CAP:
+            high = high * scale
+        low = tl.zeros_like(high)
+    return high, low
+
+
+@triton.jit
+def exponential(high, low, EXACT: tl.constexpr):
+    """exp(high + low)."""
+    if high.dtype == tl.float64:
+        e = tl.exp(high)
+        e = e + e * low if EXACT else e
+    elif EXACT:
+        e = exp32(high, low)
+    else:
+        e = tl.exp2(high * LOG2E)
+    return e
+
+
+@triton.jit
+def gap_of(x, m, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr):
+    """m - u >= 0 of float64 numbers, 0 for x of -inf; and exp of its negative, 0 for x of -inf."""
+    high, low = distance(x, m, scale, cap, CAP, SCALE, EXACT)
+    bare = x == -INFINITY
+    e = tl.where(bare, 0.0, exponential(high, low, EXACT))
+    return tl.where(bare, 0.0, -(high + low)), e
+
+
+@triton.jit
+def slope_at(x, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr):
+    """du/dx, without the factor of a scale where no softcap is."""
+    slope = tl.zeros_like(x) + scale
+    if CAP:
+        slope = slope * slope_of_tanh(x * (scale / cap))
+    return slope

@@ -103,22 +103,28 @@ def gradient_into(
     residuals: tuple,
     cotangents: tuple,
     plan: Plan | None,
+    totals: Tensor | None = None,
+    gate: tuple = (),
+    found: Tensor | None = None,
 ) -> Tensor:
-    """The same, written into a tensor (N, D, V) of any floating dtype: it may be the logits."""
+    """The same, written into a tensor (N, D, V) of any floating dtype: it may be the logits.
+
+    `totals` are those of the statistics, where they are known; a `gate` is what `gradient` is told
+    to do nothing by; `found` (N, D, 8) is room for the numbers of rows that it reads.
+    """
     from xent.kernels.triton_gradient import coefficients, gradient
     from xent.kernels.triton_statistics import NUMBERS, TOTALS
 
     logits, target, weight = arrays
     kind = _target(target)
     smooth, entropy = cotangents[2] is not None, cotangents[3] is not None
-    totals = None
-    if kind == 2 or entropy or (smooth and weight is not None):
+    if totals is None and needs_totals(arrays, smooth, entropy):
         totals = _numbers(logits, TOTALS.value)
         _statistics(op, arrays, plan, totals)
     rows = rows_of(logits)
     work = working(op, arrays, plan)
     tile = tile_of(rows, logits.shape[2], work)
-    found = _numbers(logits, NUMBERS.value)
+    found = _numbers(logits, NUMBERS.value) if found is None else found
     k, tail = (_compact(r) for r in residuals)
     target = _compact(target) if kind == 1 else target
     weight = _compact(weight)
@@ -141,6 +147,7 @@ def gradient_into(
             *(gradient, blocks * columns, tile.warps),
             *(logits, target, weight, k, found, out, *places, *rows.of(out)),
             *(rows.inner, classes, columns, *_bits(op)),
+            **dict(zip(("upstreams", "asked", "done"), gate, strict=False)),
             **(flags | {"R": tile.rows, "B": tile.classes, "WORK": _triton(work)}),
             **{"SMOOTH": smooth, "ENTROPY": entropy, "EXACT": logits.dtype == work},
         )
@@ -172,9 +179,8 @@ def _statistics(op: RowStats, arrays: tuple, plan: Plan | None, totals: Tensor |
     given = (*given, *places, rows.inner, classes, parts, chunk, *_bits(op))
     flags = _flags(op, arrays) | {"SMOOTH": op.smooth, "ENTROPY": op.entropy}
     flags["KEEP"] = totals is not None
-    sums = torch.float32 if logits.dtype in HALVES and work == torch.float32 else torch.float64
     cut = {"R": tile.rows, "B": tile.classes, "SPLIT": parts > 1}
-    types = {"WORK": _triton(work), "SUM": _triton(sums), "EXACT": logits.dtype == work}
+    types = types_of(logits, work)
     long = {"EXACT": logits.dtype == torch.float64}
     blocks = rows.outer * -(-rows.inner // tile.rows)
     with _on(logits):
@@ -182,6 +188,12 @@ def _statistics(op: RowStats, arrays: tuple, plan: Plan | None, totals: Tensor |
         if parts > 1:
             _launch(merge, rows.outer * rows.inner, 1, *given, **flags, **long)
     return Result(outputs, residuals)
+
+
+def needs_totals(arrays: tuple, smooth: bool, entropy: bool) -> bool:
+    """Whether the gradient needs more of a row than its residuals."""
+    _, target, weight = arrays
+    return _target(target) == 2 or entropy or (smooth and weight is not None)
 
 
 def rows_of(logits: Tensor) -> Rows:
@@ -242,6 +254,12 @@ def working(op: RowStats, arrays: tuple, plan: Plan | None) -> torch.dtype:
     if op.softcap is not None or op.logit_scale != 1:
         wide |= logits.dtype != torch.bfloat16 or (op.softcap is not None and op.softcap > CAP)
     return torch.float64 if wide else torch.float32
+
+
+def types_of(logits: Tensor, work: torch.dtype) -> dict[str, Any]:
+    """What is computed in, and what is summed in, as a kernel is told."""
+    sums = torch.float32 if logits.dtype in HALVES and work == torch.float32 else torch.float64
+    return {"WORK": _triton(work), "SUM": _triton(sums), "EXACT": logits.dtype == work}
 
 
 def _launch(kernel: Any, programs: int, warps: int, *given: Any, **constants: Any) -> None:

@@ -22,83 +22,20 @@ import triton
 import triton.language as tl
 
 from xent.kernels.triton_math import (
-    LOG2E,
+    INFINITY,
     difference,
+    distance,
     double,
-    exp32,
+    exponential,
+    gap_of,
     log1p,
-    product,
-    tanh,
+    squash,
     weighted,
+    within,
 )
 
 NUMBERS = tl.constexpr(8)  # of a part of a row, and of the gradient of a row
 TOTALS = tl.constexpr(3)  # of a row: those of w t and w without the argmax, and Q / (1 + s)
-INFINITY = tl.constexpr(float("inf"))
-
-
-@triton.jit
-def within(x, CAP: tl.constexpr):
-    """Logits, the infinite ones finite where a softcap makes them so."""
-    if CAP:
-        most = 1.7976931348623157e308 if x.dtype == tl.float64 else 3.4028234663852886e38
-        most = tl.full(x.shape, most, x.dtype)
-        x = tl.where(x == INFINITY, most, tl.where(x == -INFINITY, -most, x))
-    return x
-
-
-@triton.jit
-def squash(x, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr):
-    """The transformed logit u."""
-    if CAP:
-        x = cap * tanh(x * (scale / cap))
-    elif SCALE:
-        x = x * scale
-    return x
-
-
-@triton.jit
-def distance(x, m, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr):
-    """u - m as the number rounded, and what rounding lost; m is a logit too. 0 for m of -inf."""
-    m = tl.where(m == -INFINITY, 0.0, m)
-    if CAP:
-        x = squash(x, scale, cap, CAP, SCALE)
-        m = squash(m, scale, cap, CAP, SCALE)
-    if EXACT:
-        high, low = difference(x, m)
-        if high.dtype == tl.float64:
-            low = tl.where(tl.abs(high) < INFINITY, low, 0.0)
-            if SCALE and not CAP:
-                high, lost = product(high, scale + tl.zeros_like(high))
-                low = low * scale + lost
-    else:
-        high = x - m
-        if SCALE and not CAP:
-            high = high * scale
-        low = tl.zeros_like(high)
-    return high, low
-
-
-@triton.jit
-def exponential(high, low, EXACT: tl.constexpr):
-    """exp(high + low)."""
-    if high.dtype == tl.float64:
-        e = tl.exp(high)
-        e = e + e * low if EXACT else e
-    elif EXACT:
-        e = exp32(high, low)
-    else:
-        e = tl.exp2(high * LOG2E)
-    return e
-
-
-@triton.jit
-def gap_of(x, m, scale, cap, CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr):
-    """m - u >= 0 of float64 numbers, 0 for x of -inf; and exp of its negative, 0 for x of -inf."""
-    high, low = distance(x, m, scale, cap, CAP, SCALE, EXACT)
-    bare = x == -INFINITY
-    e = tl.where(bare, 0.0, exponential(high, low, EXACT))
-    return tl.where(bare, 0.0, -(high + low)), e
 
 
 @triton.jit
@@ -127,6 +64,42 @@ def first_nan(row, active, begin, end, class_step, classes, R: tl.constexpr, B: 
 
 
 @triton.jit
+def values_of(
+    logits, target, weight, x_row, t_row, code, live, class_step, t_class, classes,
+    m, k, s, distances, others, spread, shares, scale, cap,
+    TARGET: tl.constexpr, WEIGHT: tl.constexpr, SMOOTH: tl.constexpr,
+    CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr,
+):  # fmt: skip
+    """s, log(1 + s), and lse, nll and smooth of rows, from float64 numbers of each."""
+    s = tl.where(tl.abs(m) < INFINITY, s, float("nan"))
+    top = squash(m, scale, cap, CAP, SCALE)
+    log_sum = log1p(s)
+    own, w_own = own_of(target, weight, t_row, k, t_class, live, TARGET, WEIGHT)
+    void = tl.zeros_like(s)
+    if TARGET == 1:
+        void = tl.where(code == -2, float("nan"), void)
+    silent = live & (code == -1) if TARGET == 1 else (live & False)
+    lse = tl.where(tl.abs(top) == INFINITY, top, top + log_sum)
+    lse = tl.where(silent, 0.0, lse + void)
+    nll, smooth = tl.zeros_like(s), tl.zeros_like(s)
+    if TARGET == 1:
+        on = live & (code >= 0)
+        t = tl.where(on, code, 0)
+        x_t = tl.load(logits + x_row + t * class_step, mask=on, other=0.0).to(tl.float64)
+        high, low = distance(within(x_t, CAP), m, scale, cap, CAP, SCALE, EXACT)
+        nll = (log_sum - low) - high
+        if WEIGHT:
+            nll = weighted(tl.load(weight + t, mask=on, other=0.0).to(tl.float64), nll)
+        nll = tl.where(silent, 0.0, nll + void)
+    if TARGET == 2:
+        nll = distances + (others + own) * log_sum
+    if SMOOTH:
+        share = shares + w_own if WEIGHT else tl.zeros_like(s) + classes
+        smooth = tl.where(silent, 0.0, (spread + share * log_sum) / classes + void)
+    return s, log_sum, lse, nll, smooth
+
+
+@triton.jit
 def finish(
     logits, target, weight, x_row, t_row, rows, code, live, class_step, t_class, classes,
     lse, nll, smooth, entropy, argmax, tails, totals,
@@ -136,34 +109,22 @@ def finish(
 ):  # fmt: skip
     """Write the statistics of rows, from float64 numbers of each."""
     k = tl.where(k < 0, 0, k)
-    s = tl.where(tl.abs(m) < INFINITY, s, float("nan"))
-    top = squash(m, scale, cap, CAP, SCALE)
-    log_sum = log1p(s)
-    own, w_own = own_of(target, weight, t_row, k, t_class, live, TARGET, WEIGHT)
-    void = tl.zeros_like(s)
-    if TARGET == 1:
-        void = tl.where(code == -2, float("nan"), void)
-    silent = live & (code == -1) if TARGET == 1 else (live & False)
-    value = tl.where(tl.abs(top) == INFINITY, top, top + log_sum)
-    tl.store(lse + rows, tl.where(silent, 0.0, value + void), mask=live)
-    if TARGET == 1:
-        on = live & (code >= 0)
-        t = tl.where(on, code, 0)
-        x_t = tl.load(logits + x_row + t * class_step, mask=on, other=0.0).to(tl.float64)
-        high, low = distance(within(x_t, CAP), m, scale, cap, CAP, SCALE, EXACT)
-        value = (log_sum - low) - high
-        if WEIGHT:
-            value = weighted(tl.load(weight + t, mask=on, other=0.0).to(tl.float64), value)
-        tl.store(nll + rows, tl.where(silent, 0.0, value + void), mask=live)
-    if TARGET == 2:
-        tl.store(nll + rows, distances + (others + own) * log_sum, mask=live)
+    s, log_sum, lse_, nll_, smooth_ = values_of(
+        logits, target, weight, x_row, t_row, code, live, class_step, t_class, classes,
+        m, k, s, distances, others, spread, shares, scale, cap,
+        TARGET, WEIGHT, SMOOTH, CAP, SCALE, EXACT,
+    )  # fmt: skip
+    tl.store(lse + rows, lse_, mask=live)
+    if TARGET > 0:
+        tl.store(nll + rows, nll_, mask=live)
     if SMOOTH:
-        share = shares + w_own if WEIGHT else tl.zeros_like(s) + classes
-        value = (spread + share * log_sum) / classes
-        tl.store(smooth + rows, tl.where(silent, 0.0, value + void), mask=live)
+        tl.store(smooth + rows, smooth_, mask=live)
     center = center / (1 + s)
     if ENTROPY:
-        tl.store(entropy + rows, tl.where(silent, 0.0, log_sum + center + void), mask=live)
+        value = log_sum + center
+        if TARGET == 1:
+            value = tl.where(code == -1, 0.0, tl.where(code == -2, float("nan"), value))
+        tl.store(entropy + rows, value, mask=live)
     if KEEP:
         tl.store(totals + rows * TOTALS, others, mask=live)
         tl.store(totals + rows * TOTALS + 1, shares, mask=live)
@@ -172,31 +133,14 @@ def finish(
     tl.store(tails + rows, s, mask=live)
 
 
-@triton.jit(do_not_specialize=["scale_bits", "cap_bits"])
-def statistics(
-    logits, target, weight, lse, nll, smooth, entropy, argmax, tails, totals, partial,
-    outer_step, inner_step, class_step, t_outer, t_inner, t_class, r_outer, r_inner,
-    inner, classes, parts, chunk, scale_bits, cap_bits,
-    R: tl.constexpr, B: tl.constexpr, WORK: tl.constexpr, SUM: tl.constexpr,
-    TARGET: tl.constexpr, WEIGHT: tl.constexpr, SMOOTH: tl.constexpr, ENTROPY: tl.constexpr,
-    CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr, KEEP: tl.constexpr,
-    SPLIT: tl.constexpr,
+@triton.jit
+def scan(
+    logits, target, weight, x_row, t_row, live, active, class_step, t_class, classes,
+    begin, end, scale, cap, R: tl.constexpr, B: tl.constexpr, WORK: tl.constexpr,
+    SUM: tl.constexpr, TARGET: tl.constexpr, WEIGHT: tl.constexpr, SMOOTH: tl.constexpr,
+    ENTROPY: tl.constexpr, CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr,
 ):  # fmt: skip
-    """The statistics of rows, or where these are split those of one of their parts."""
-    pid = tl.program_id(0).to(tl.int64)
-    part, block = pid % parts, pid // parts
-    blocks = tl.cdiv(inner, R)
-    i = (block % blocks) * R + tl.arange(0, R)
-    o = block // blocks
-    live = i < inner
-    rows = o * r_outer + i * r_inner
-    x_row = o * outer_step + i * inner_step
-    t_row = o * t_outer + i * t_inner
-    code = tl.zeros_like(i)
-    if TARGET == 1:
-        code = tl.load(target + rows, mask=live, other=-1)
-    active = live & (code != -1)
-    scale, cap = double(scale_bits), double(cap_bits)
+    """The largest logit of rows, its class, s, A, the sum of w t, D, the sum of w, and Q."""
     scale_w, cap_w = scale.to(WORK), cap.to(WORK)
     LONG: tl.constexpr = EXACT and tl.float64 == WORK
 
@@ -207,8 +151,6 @@ def statistics(
     acc, lost, rest = zero, zero, none
     far, far_rest, mean, mean_rest, spread, spread_rest = zero, none, zero, none, zero, none
     others, others_rest, shares, shares_rest, own, w_own = zero, none, zero, none, none, none
-    begin = part * chunk
-    end = tl.minimum(begin + chunk, classes)
     for start in tl.range(begin, end, B, num_stages=4):
         c = start + tl.arange(0, B).to(tl.int64)
         inside = (c < classes)[None, :]
@@ -280,15 +222,50 @@ def statistics(
         found = first_nan(logits + x_row, active, begin, end, class_step, classes, R, B)
         k = tl.where(found < classes, found, k)
         m = tl.where(found < classes, float("nan"), m)
-    numbers = (
+    return (
+        m.to(tl.float64), k, s,
         tl.sum(far, 1).to(tl.float64) + far_rest,
         tl.sum(others, 1).to(tl.float64) + others_rest,
         tl.sum(spread, 1).to(tl.float64) + spread_rest,
         tl.sum(shares, 1).to(tl.float64) + shares_rest,
         tl.sum(mean, 1).to(tl.float64) + mean_rest,
-    )
-    top = m.to(tl.float64)
+    )  # fmt: skip
+
+
+@triton.jit(do_not_specialize=["scale_bits", "cap_bits"])
+def statistics(
+    logits, target, weight, lse, nll, smooth, entropy, argmax, tails, totals, partial,
+    outer_step, inner_step, class_step, t_outer, t_inner, t_class, r_outer, r_inner,
+    inner, classes, parts, chunk, scale_bits, cap_bits,
+    R: tl.constexpr, B: tl.constexpr, WORK: tl.constexpr, SUM: tl.constexpr,
+    TARGET: tl.constexpr, WEIGHT: tl.constexpr, SMOOTH: tl.constexpr, ENTROPY: tl.constexpr,
+    CAP: tl.constexpr, SCALE: tl.constexpr, EXACT: tl.constexpr, KEEP: tl.constexpr,
+    SPLIT: tl.constexpr,
+):  # fmt: skip
+    """The statistics of rows, or where these are split those of one of their parts."""
+    pid = tl.program_id(0).to(tl.int64)
+    part, block = pid % parts, pid // parts
+    blocks = tl.cdiv(inner, R)
+    i = (block % blocks) * R + tl.arange(0, R)
+    o = block // blocks
+    live = i < inner
+    rows = o * r_outer + i * r_inner
+    x_row = o * outer_step + i * inner_step
+    t_row = o * t_outer + i * t_inner
+    code = tl.zeros_like(i)
+    if TARGET == 1:
+        code = tl.load(target + rows, mask=live, other=-1)
+    active = live & (code != -1)
+    scale, cap = double(scale_bits), double(cap_bits)
+    begin = part * chunk
+    end = tl.minimum(begin + chunk, classes)
+    top, k, s, far, others, spread, shares, mean = scan(
+        logits, target, weight, x_row, t_row, live, active, class_step, t_class, classes,
+        begin, end, scale, cap, R, B, WORK, SUM,
+        TARGET, WEIGHT, SMOOTH, ENTROPY, CAP, SCALE, EXACT,
+    )  # fmt: skip
     if SPLIT:
+        numbers = (far, others, spread, shares, mean)
         at = partial + (rows * parts + part) * NUMBERS
         tl.store(at, top, mask=live)
         tl.store(at + 1, k.to(tl.float64), mask=live)
@@ -296,10 +273,11 @@ def statistics(
         for n in tl.static_range(5):
             tl.store(at + 3 + n, numbers[n], mask=live)
     else:
+        LONG: tl.constexpr = EXACT and tl.float64 == WORK
         finish(
             logits, target, weight, x_row, t_row, rows, code, live, class_step, t_class, classes,
             lse, nll, smooth, entropy, argmax, tails, totals, top, k, s,
-            numbers[0], numbers[1], numbers[2], numbers[3], numbers[4], scale, cap,
+            far, others, spread, shares, mean, scale, cap,
             TARGET, WEIGHT, SMOOTH, ENTROPY, CAP, SCALE, LONG, KEEP,
         )  # fmt: skip
 

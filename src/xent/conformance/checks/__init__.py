@@ -8,6 +8,7 @@ from xent.conformance.checks import (  # noqa: I001  the order is that of the re
     stable as stable,
     accuracy as accuracy,
     bad_input as bad_input,
+    options as options,
     calls as calls,
     compose as compose,
     memory as memory,

@@ -9,7 +9,7 @@ import numpy as np
 
 from xent.conformance import draws, expect
 from xent.conformance.checks.record import BETTER, check
-from xent.conformance.checks.value import natural
+from xent.conformance.checks.value import PROBABILITIES, natural
 from xent.conformance.draws import Case
 from xent.conformance.exact import ulp_error
 from xent.conformance.findings import Fault, NotOffered
@@ -118,6 +118,20 @@ def wide_gradient(subject: Subject, rng: Any) -> None:
         within(subject, of_rows(subject, case), gradient=8, flaws=("low_precision_exp",))
 
 
+@check(
+    "accuracy.wide_gradient_float64",
+    4,
+    SLOPE,
+    "x - max is rounded: keep what it loses, or accept a digit less",
+    BETTER,
+)
+def wide_gradient_float64(subject: Subject, rng: Any) -> None:
+    if subject.best != "float64":
+        raise NotOffered("float64")
+    case = Case(rng.uniform(-50, 50, (3, 150)), rng.integers(0, 150, 3), reduction="none")
+    within(subject, of_rows(subject, case), gradient=12, flaws=("low_precision_exp",))
+
+
 def half_gradient(subject: Subject, rng: Any, dtype: str) -> None:
     case = of_rows(subject, normal(rng, 6, 200, dtype, 2.0))
     within(subject, case, gradient=1, flaws=("low_precision_exp",))
@@ -169,6 +183,21 @@ def tiny_gradient(subject: Subject, rng: Any) -> None:
     for gap in (16.0, 20.0, 30.0):
         case = confident(subject, [gap + float(rng.integers(0, 8)) / 8], "float32")
         within(subject, case, gradient=64, flaws=("log_one_plus",))
+
+
+@check(
+    "accuracy.tiny_soft_target",
+    4,
+    "One-hot rows of a mixup batch are probabilities, and confident like any other.",
+    "log1p for the loss; (others' probability) - mass * (1 - p) for the gradient",
+    BETTER,
+)
+def tiny_soft_target(subject: Subject, rng: Any) -> None:
+    for gap in (16.0, 20.0, 30.0):
+        case = confident(subject, [gap + float(rng.integers(0, 8)) / 8], "float32")
+        hot = replace(case, target=draws.one_hot(case.target, 3))
+        expect.run(subject, hot, PROBABILITIES)
+        within(subject, hot, loss=64, gradient=64, flaws=("log_one_plus",))
 
 
 @check(

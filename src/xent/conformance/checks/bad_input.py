@@ -8,10 +8,11 @@ from typing import Any
 import numpy as np
 
 from xent.conformance import draws
+from xent.conformance.checks.gradient import reductions
 from xent.conformance.checks.record import BETTER, check
-from xent.conformance.checks.value import natural
+from xent.conformance.checks.value import PROBABILITIES, natural, soft
 from xent.conformance.draws import Case
-from xent.conformance.expect import LOSS, TOLERANCE, expected, near, refuses, right
+from xent.conformance.expect import LOSS, TOLERANCE, expected, near, refuses, right, run
 from xent.conformance.findings import Fault, NotOffered, raised
 from xent.conformance.subject import Subject
 
@@ -172,4 +173,21 @@ def smoothing_below_0(subject: Subject, rng: Any) -> None:
     subject.need("label_smoothing")
     for amount in (-0.1, float("nan")):
         case = replace(labelled(subject, rng, 0), label_smoothing=amount)
-        refuses(subject, case, f"label_smoothing of {amount}", ("unchecked_smoothing",))
+        error = refuses(subject, case, f"label_smoothing of {amount}", ("unchecked_smoothing",))
+        if "smoothing" not in str(error):
+            told = "an error that names label_smoothing"
+            raise Fault(case.told(), told, raised(error), ("unchecked_smoothing",))
+
+
+@check(
+    "bad.ignored_probabilities",
+    3,
+    "ignore_index does nothing to a target of probabilities: what is meant to be left out is not.",
+    "refuse an ignore_index that is a class with a target of probabilities",
+)
+def ignored_probabilities(subject: Subject, rng: Any) -> None:
+    subject.need("ignore_index")
+    for reduction in dict.fromkeys((natural(subject), *reductions(subject))):
+        (case,) = soft(rng, ((2, 3),), reduction=reduction)
+        run(subject, case, PROBABILITIES)
+        refuses(subject, replace(case, ignore_index=1), "ignore_index 1 with probabilities")

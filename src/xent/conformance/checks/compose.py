@@ -126,6 +126,94 @@ def jvp(subject: Subject, rng: Any) -> None:
     same(case, "jvp", tried(case, "jvp", work), exact, ("jvp_zero",))
 
 
+@check("compose.dual", 2, FORWARD, "a path chosen by requires_grad forgets the tangent")
+def dual(subject: Subject, rng: Any) -> None:
+    """Forward mode by dual numbers, of logits that backward needs too."""
+    torch, case, logits, function = prepared(subject, rng)
+    direction = rng.standard_normal(case.logits.shape)
+    given = torch.tensor(direction, dtype=logits.dtype)
+    exact = np.sum(expect.expected(case, ("dlogits",))["dlogits"] * direction)
+
+    def work() -> Any:
+        with torch.autograd.forward_ad.dual_level():
+            pair = torch.autograd.forward_ad.make_dual(logits.requires_grad_(), given)
+            tangent = torch.autograd.forward_ad.unpack_dual(function(pair)).tangent
+            return torch.zeros(()) if tangent is None else tangent.clone()
+
+    same(case, "dual numbers", tried(case, "dual numbers", work), exact, ("jvp_zero",))
+
+
+@check(
+    "compose.nested_jvp",
+    3,
+    "Forward mode of forward mode is the cheapest second derivative along a direction.",
+    "the inner tangent is dropped where the outer one is computed",
+)
+def nested_jvp(subject: Subject, rng: Any) -> None:
+    torch, case, logits, function = prepared(subject, rng, 2, 3)
+    direction = rng.standard_normal(case.logits.shape)
+    given = torch.tensor(direction, dtype=logits.dtype)
+    along = lambda x: torch.func.jvp(function, (x,), (given,))[1]  # noqa: E731
+    work = lambda: torch.func.jvp(along, (logits,), (given,))[1]  # noqa: E731
+    exact = np.einsum("ab,abcd,cd->", direction, hessian_of(case), direction)
+    same(case, "jvp of jvp", tried(case, "jvp of jvp", work), exact, ("jvp_zero",))
+
+
+@check(
+    "compose.weight_gradient",
+    3,
+    "Class weights that are learnt, or that only seem to be.",
+    "give the gradient by the weights, or refuse weights that need one",
+)
+def weight_gradient(subject: Subject, rng: Any) -> None:
+    subject.need("weight")
+    torch = torch_alone(subject)
+    if subject.adapter.kind != "function":
+        raise NotOffered("a function")
+    if reductions(subject)[-1] == "mean":
+        raise NotOffered("a sum")
+    for case in draws.plain(rng, ((4, 3), (3, 3)), reduction=reductions(subject)[-1]):
+        case = replace(draws.weighted(case, rng), dtype=subject.best)
+        given = subject.keywords(case)
+        weight = given[subject.names["weight"]].requires_grad_()
+        logits, target = subject.arrays(case)
+        try:
+            loss = subject.native(given)(logits.requires_grad_(), target).sum()
+            (got,) = torch.autograd.grad(loss, weight, allow_unused=True)
+        except Exception:  # refused aloud
+            continue
+        nll = expect.expected(replace(case, weight=None, reduction="none"), ("loss",))["loss"]
+        exact = np.array([nll[case.target == c].sum() for c in range(case.logits.shape[1])])
+        what = "the gradient by the class weights"
+        if got is None:
+            raise Fault(f"{what}: {case.told()}", shown(exact), "none, without an error")
+        same(case, what, got, exact, ())
+
+
+@check(
+    "compose.autocast",
+    3,
+    "Under autocast a loss of bfloat16 logits is float32: the scaler and the log rely on it.",
+    "cast the logits to float32 where autocast is on",
+)
+def autocast(subject: Subject, rng: Any) -> None:
+    torch = torch_alone(subject)
+    if subject.linear:
+        raise NotOffered("logits")
+    (case,) = draws.plain(rng, ((3, 4),), reduction=reductions(subject)[0], dtype="bfloat16")
+    logits, target = subject.arrays(case)
+    function = subject.native(subject.keywords(case))
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = tried(case, "autocast", lambda: function(logits.requires_grad_(), target))
+    if loss.dtype != torch.float32:
+        told = f"a loss in {subject.library.dtype(loss)}"
+        raise Fault(f"autocast: {case.told()}", "a loss in float32", told, ("another_dtype",))
+    exact = expect.expected(case, ("loss",))["loss"]
+    if not expect.near(subject.library.values(loss), exact, expect.TOLERANCE["float32"]):
+        told = shown(subject.library.values(loss))
+        raise Fault(f"autocast: {case.told()}", shown(exact), told, ("low_precision_sum",))
+
+
 @check(
     "compose.func_grad",
     3,
@@ -214,6 +302,31 @@ def compiled(subject: Subject, rng: Any) -> None:
     exact = expect.expected(case, ("dlogits",))["dlogits"]
     found = expect.causes.matching(case, {"dlogits": got.double().numpy()}, ["dlogits"])
     same(case, "torch.compile", got, exact, found)
+
+
+@check(
+    "compose.compiled_label",
+    3,
+    "Compiled code cannot raise by value: a label that is no class must not look like a loss.",
+    "an assertion in the graph, or nan for such a row",
+)
+def compiled_label(subject: Subject, rng: Any) -> None:
+    torch, case, logits, _ = prepared(subject, rng)
+    if subject.one_hot or subject.linear:
+        raise NotOffered("class indices")
+    target = case.target.copy()
+    target[1] = 1000
+    function, given = subject.native(subject.keywords(case)), subject.library.index(target)
+    torch._dynamo.reset()
+    try:
+        loss = torch.compile(function, backend="aot_eager")(logits, given)
+        got = float(loss.sum())
+    except Exception:  # refused: that is right
+        return
+    if np.isfinite(got):
+        case = replace(case, target=target)
+        told = "an error or nan"
+        raise Fault(f"torch.compile: {case.told()}", told, f"{got:g}", ("label_unchecked",))
 
 
 @check(

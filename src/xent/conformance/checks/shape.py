@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
 from dataclasses import replace
 from typing import Any
 
@@ -85,6 +86,19 @@ def result(subject: Subject, rng: Any) -> None:
 
 
 @check(
+    "shape.no_classes",
+    4,
+    "A vocabulary that a filter has emptied.",
+    "torch's mean of probabilities of no class is nan: it is divided by N V / V",
+)
+def no_classes(subject: Subject, rng: Any) -> None:
+    case = Case(np.zeros((2, 0)), np.zeros((2, 0)))
+    if not subject.offers("reduction") and subject.natural != "mean":
+        raise NotOffered("a mean")
+    right(subject, case, decline="no classes", flaws=("empty_mean",))
+
+
+@check(
     "shape.layout",
     1,
     "Logits arrive transposed, sliced or expanded; memory order is not the caller's concern.",
@@ -93,20 +107,48 @@ def result(subject: Subject, rng: Any) -> None:
 def layout(subject: Subject, rng: Any) -> None:
     if subject.library.name not in ("torch", "numpy") or subject.adapter.kind in ("layer", "pair"):
         raise NotOffered("arrays with strides")
-    for rows, classes in ((2, 3), (5, 33)):
-        (case,) = draws.plain(rng, ((rows, classes),), reduction=natural(subject))
+    cases = []
+    for reduction in dict.fromkeys((natural(subject), reductions(subject)[0])):
+        cases += draws.plain(rng, ((2, 3), (5, 33)), reduction=reduction)
+        if not subject.linear:
+            target = rng.integers(0, 3, (2, 4, 3))
+            cases.append(Case(draws.logits(rng, 2, 3, 4, 3), target, reduction=reduction))
+    for case in cases:
         case = replace(case, dtype=subject.best)
-        given = subject.keywords(case)
-        logits, target = subject.arrays(case)
-        wide = subject.library.array(np.repeat(np.repeat(case.logits, 2, 1), 2, 0), case.dtype)
-        columns = logits.T.copy() if subject.library.name == "numpy" else logits.t().contiguous()
-        exact = expect.expected(case, LOSS)["loss"]
-        for name, view in (("transposed", columns.T), ("strided", wide[::2, ::2])):
+        function = subject.native(subject.keywords(case))
+        _, target = subject.arrays(case)
+        for name, view in views(subject, case):
             try:
-                loss = subject.library.values(subject.native(given)(view, target))
+                found = subject.library.vjp(lambda x, f=function, t=target: f(x, t), [view], None)
             except Exception as error:
+                if case.logits.ndim > 2:
+                    continue  # shape.image tells whether it takes such logits at all
                 told = expect.raised(error)
                 raise Fault(f"{name} {case.told()}", "a loss", told) from error
-            if not expect.near(loss, exact, expect.TOLERANCE[case.dtype]):
-                told = f"a loss of {draws.shown(exact)}"
-                raise Fault(f"{name} {case.told()}", told, draws.shown(loss))
+            slope = None if found[1][0] is None else subject.library.values(found[1][0])
+            got = {"loss": subject.library.values(found[0]), "dlogits": slope}
+            unlike(case, name, got)
+
+
+def views(subject: Subject, case: Case) -> Iterator[tuple[str, Any]]:
+    """The logits of a case in other orders of memory."""
+    last = tuple(reversed(range(case.logits.ndim)))
+    turned = subject.library.array(np.ascontiguousarray(case.logits.transpose(last)), case.dtype)
+    swapped = (0, *reversed(range(1, case.logits.ndim)))
+    inner = subject.library.array(np.ascontiguousarray(case.logits.transpose(swapped)), case.dtype)
+    wide = subject.library.array(np.repeat(np.repeat(case.logits, 2, 1), 2, 0), case.dtype)
+    torch = subject.library.name == "torch"
+    yield "transposed", turned.permute(last) if torch else turned.transpose(last)
+    if case.logits.ndim > 2:
+        yield "inner axes turned", inner.permute(swapped) if torch else inner.transpose(swapped)
+    yield "strided", wide[::2, ::2]
+
+
+def unlike(case: Case, name: str, got: dict[str, Any]) -> None:
+    exact = expect.expected(case, BOTH)
+    for quantity, value in got.items():
+        if value is None:
+            continue
+        if not expect.near(value, exact[quantity], expect.TOLERANCE[case.dtype]):
+            told = f"{expect.TITLES[quantity]} {draws.shown(exact[quantity])}"
+            raise Fault(f"{name} {case.told()}", told, draws.shown(value))

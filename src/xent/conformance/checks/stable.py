@@ -106,6 +106,18 @@ def nan(subject: Subject, rng: Any) -> None:
 
 
 @check(
+    "stable.infinite",
+    2,
+    "A logit that has overflowed is no certainty.",
+    "inf - inf is nan: a row with a logit of +inf, or of -inf alone, has no softmax",
+)
+def infinite(subject: Subject, rng: Any) -> None:
+    for logits in ([[np.inf, 1.0, 0.5]], [[1.0, np.inf, 0.5]], [[-np.inf, -np.inf]]):
+        for target in (0, 1):
+            right(subject, rows_of(subject, logits, [target]), flaws=("hides_nan",))
+
+
+@check(
     "stable.ignored_nan",
     2,
     "Padded positions hold whatever was in memory.",
