@@ -162,7 +162,7 @@ FAULTS = [
 WITHOUT_INSTALLED = (
     "import sys; sys.meta_path[:] = [f for f in sys.meta_path if 'editable' not in f.__module__]\n"
 )
-NATIVE = ("kernels/cpu.py", "kernels/loss.py", "backends/fast.py", "_fused.py")
+NATIVE = ("kernels/cpu.py", "kernels/loss.py", "backends/fast.py", "_fused.py", "_whole.py")
 
 
 def installed_library() -> dict[str, str]:
