@@ -23,7 +23,6 @@ from typing import NamedTuple
 sys.path.insert(0, str(Path(__file__).parent))
 from mutants import FAULTS, NATIVE, ROOT, WITHOUT_INSTALLED, Fault, installed_library
 
-KERNEL = (*NATIVE, "_whole.py")  # what a compiled kernel has to be there for
 FEW = ("value.rows", "value.mean", "gradient.mean")
 SUBJECTS = {
     "torch": ("xent:cross_entropy", "torch"),
@@ -169,7 +168,7 @@ def missed(fault: Fault) -> tuple[str, str]:
             return f"stands {text.count(fault.right)} times in the file, expected once", ""
         path.write_text(text.replace(fault.right, fault.wrong), encoding="utf-8")
         (Path(folder) / "sitecustomize.py").write_text(WITHOUT_INSTALLED, encoding="utf-8")
-        kernel = {} if fault.file.endswith(KERNEL) else {"XENT_CPU": "none"}
+        kernel = {} if fault.file.endswith(NATIVE) else {"XENT_CPU": "none"}
         paths = {"PYTHONPATH": folder, "PYTHONDONTWRITEBYTECODE": "1"}
         done = subprocess.run(
             [sys.executable, "-c", GRADE.format(target=target, adapter=adapter, checks=checks)],

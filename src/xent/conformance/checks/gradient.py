@@ -185,7 +185,7 @@ def extra_axes(subject: Subject, rng: Any) -> None:
 
 def positions(rng: Any, reduction: str) -> Iterator[Case]:
     """Logits (N, V, d): a class for each position."""
-    for rows, classes, places in ((1, 2, 2), (2, 3, 2), (2, 3, 3), (3, 4, 5)):
+    for rows, classes, places in ((2, 2, 2), (2, 3, 2), (2, 3, 3), (3, 4, 5)):
         target = rng.integers(0, classes, (rows, places))
         yield Case(draws.logits(rng, rows, classes, places), target, reduction=reduction)
 
