@@ -26,7 +26,8 @@ from matplotlib.figure import Figure
 
 import xent.nn
 from xent.bench.memory import extra_bytes
-from xent.plots import BLUE, VERMILION, training_curves
+from xent.plots import training_curves
+from xent.plots.axes import BLUE, VERMILION
 
 CONTEXT = 32  # tokens of a line, each guessed from those before it
 LEARNING_RATE = 1e-2
