@@ -194,3 +194,27 @@ def test_a_missing_library_is_told(monkeypatch: pytest.MonkeyPatch, asked: list[
 def test_help_names_every_peer() -> None:
     told = " ".join(call("--help").stdout.split())
     assert ", ".join(PEERS) in told
+
+
+def test_a_gpu_that_is_not_there_is_told(monkeypatch) -> None:
+    monkeypatch.setattr(torch.cuda, "is_available", lambda: False)
+    told = command.call("bench", "--device", "cuda", "--quick")
+    assert told.exit_code == 2
+    assert "torch sees no CUDA device" in told.stderr
+
+
+def test_what_a_gpu_is_not_asked_is_refused() -> None:
+    told = command.call("bench", "linear", "--device", "cuda")
+    assert told.exit_code == 2
+    assert "--device cuda takes --quick, --seconds and --json alone" in told.stderr
+
+
+def test_a_gpu_is_asked_what_was_given(monkeypatch, tmp_path: Path) -> None:
+    from xent.bench import gpu
+
+    asked = []
+    monkeypatch.setattr(gpu, "main", lambda arguments: asked.append(arguments) or 0)
+    file = tmp_path / "gpu.json"
+    given = ["--quick", "--seconds", "0.5", "--json", str(file)]
+    assert command.call("bench", "--device", "cuda", *given).exit_code == 0
+    assert asked == [["--quick", "--json", str(file), "--seconds", "0.5"]]

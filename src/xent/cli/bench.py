@@ -87,6 +87,12 @@ def _page_file(context: click.Context, option: click.Parameter, file: Path | Non
     help="Of one measurement; 2, or 0.1 if --quick.",
 )
 @click.option("--seed", metavar="N", type=click.IntRange(0), help="Of the logits.")
+@click.option(
+    "--device",
+    type=click.Choice(["cpu", "cuda"]),
+    default="cpu",
+    help="cuda: rows and linear heads on a GPU; of the options --quick, --seconds, --json serve.",
+)
 @click.option("--json", "file", type=FILE, callback=writable, help="Write what was measured.")
 @click.option(
     "--from", "report", type=THERE, callback=_report_file, help="Read it; measure nothing."
@@ -100,6 +106,7 @@ def bench(
     file: Path | None,
     figure: Path | None,
     page: Path | None,
+    device: str,
     **asked: Any,
 ) -> None:
     """Time xent beside torch, NumPy, SciPy and optax.
@@ -113,6 +120,12 @@ def bench(
     def given(option: str) -> bool:
         return context.get_parameter_source(option) is click.core.ParameterSource.COMMANDLINE
 
+    if device == "cuda":
+        others = [n for n in (*asked, "figure", "page", "report") if n not in ("quick", "seconds")]
+        if any(map(given, others)):
+            raise click.UsageError("--device cuda takes --quick, --seconds and --json alone")
+        require("bench", torch="torch", triton="triton")
+        context.exit(_on_gpu(file, asked["quick"], asked["seconds"]))
     plot = {"matplotlib": "matplotlib"} if figure else {}
     if report is None:
         require("bench", rich="rich", torch="torch", **plot)
@@ -133,6 +146,16 @@ def bench(
     if page:
         save("Page", page, _write_page, report)
     context.exit(0 if report.passed else 1)
+
+
+def _on_gpu(file: Path | None, quick: bool, seconds: float | None) -> int:
+    """The benchmark of GPUs, which is also a script of its own."""
+    from xent.bench import gpu
+
+    arguments = ["--quick"] * quick
+    arguments += [] if file is None else ["--json", str(file)]
+    arguments += [] if seconds is None else ["--seconds", str(seconds)]
+    return gpu.main(arguments)
 
 
 def _write_json(report: Report, file: Path) -> None:

@@ -1,13 +1,14 @@
 """Losses of rows and of a linear head on a GPU: time, memory and errors, beside who is installed.
 
-    PYTHONPATH=src python benchmarks/gpu.py [--quick] [--json FILE] [--minutes M]
+    xent bench --device cuda [--quick] [--json FILE] [--seconds S]
+    PYTHONPATH=src python -m xent.bench.gpu [--quick] [--json FILE] [--minutes M]
 
-It needs torch, Triton and a CUDA device, and nothing of the environment but these. A time is the
-median of CUDA events around single calls, after one that is not timed, with the cache of the device
-overwritten before each. Bytes and FLOP that no way can do without are told over the time that a
-copy of 1 GiB and an 8192-cubed product take on the same device. Memory is the peak of torch's
-allocator above what lay there before the call; errors are those of a smaller head of the same kind
-against float64, in norm, over the errors of the correctly rounded gradients. Whatever an
+The second needs torch, Triton and a CUDA device, and nothing of the environment but these. A time
+is the median of CUDA events around single calls, after one that is not timed, with the cache of the
+device overwritten before each. Bytes and FLOP that no way can do without are told over the time
+that a copy of 1 GiB and an 8192-cubed product take on the same device. Memory is the peak of
+torch's allocator above what lay there before the call; errors are those of a smaller head of the
+same kind against float64, in norm, over the errors of the correctly rounded gradients. Whatever an
 implementation raises is written down in place of its numbers. `--device cpu` rehearses all of it on
 tiny cases; those times say nothing.
 """
@@ -33,6 +34,7 @@ import xent
 
 Loss = Callable[..., Tensor]
 MINIMAL = xent.Plan(gradient="recompute", chunk_bytes=1 << 25)
+IN_PLACE = "xent in place"
 
 
 @dataclass(frozen=True)
@@ -90,6 +92,7 @@ def losses_of_rows() -> dict[str, Callable[[], Loss]]:
 
     return {
         "xent": lambda: xent.cross_entropy,
+        IN_PLACE: lambda: lambda x, y: xent.cross_entropy(x, y, plan=xent.Plan(inplace=True)),
         "torch": lambda: F.cross_entropy,
         "torch.compile": lambda: torch.compile(lambda x, y: F.cross_entropy(x, y)),
         "liger-kernel": lambda: of_module(
@@ -156,27 +159,28 @@ class Clock:
         large = 1 << (28 if device == "cuda" else 10)
         self.flushed = torch.empty(large, dtype=torch.int8, device=device)
 
-    def once(self, call: Callable[[], Any]) -> float:
-        """The time of one call, of which nothing is in the cache."""
+    def once(self, call: Callable[..., Any], given: Callable[[], tuple]) -> float:
+        """The time of one call on what is given, of which nothing is in the cache."""
+        arrays = given()
         self.flushed.zero_()
         if self.device != "cuda":
             begin = time.perf_counter()
-            call()
+            call(*arrays)
             return (time.perf_counter() - begin) * 1e3
         begin, end = (torch.cuda.Event(enable_timing=True) for _ in range(2))
         begin.record()
-        call()
+        call(*arrays)
         end.record()
         end.synchronize()
         return begin.elapsed_time(end)
 
-    def median(self, call: Callable[[], Any]) -> float:
+    def median(self, call: Callable[..., Any], given: Callable[[], tuple] = tuple) -> float:
         """The median of at least 3 calls and of as many as take the seconds."""
-        call()
-        self.once(call)
+        call(*given())
+        self.once(call, given)
         until, found = time.perf_counter() + self.seconds, []
         while len(found) < 3 or time.perf_counter() < until:
-            found.append(self.once(call))
+            found.append(self.once(call, given))
         return statistics.median(found)
 
 
@@ -192,19 +196,25 @@ def ceilings(clock: Clock, quick: bool) -> dict[str, float]:
     }
 
 
-def extra_bytes(call: Callable[[], Any], device: str) -> int | None:
+def extra_bytes(call: Callable[..., Any], given: Callable[[], tuple], device: str) -> int | None:
     """The peak of torch's allocator in a call, above what lay there before."""
     if device != "cuda":
         return None
+    arrays = given()
     torch.cuda.synchronize()
     before = torch.cuda.memory_allocated()
     torch.cuda.reset_peak_memory_stats()
-    call()
+    call(*arrays)
     torch.cuda.synchronize()
     return torch.cuda.max_memory_allocated() - before
 
 
-def errors(loss: Loss, case: Case, device: str) -> list[float]:
+def handed(subject: str, leaves: list[Tensor]) -> tuple[Tensor, ...]:
+    """What a loss is called on: where it writes over logits, some that have been computed."""
+    return tuple(leaf.clone() for leaf in leaves) if subject == IN_PLACE else tuple(leaves)
+
+
+def errors(loss: Loss, subject: str, case: Case, device: str) -> list[float]:
     """The relative error of the loss, and those of gradients over rounding's, on a smaller case."""
     width = min(case.width, 256)
     small = Case(case.name, min(case.rows, 256), min(case.classes, 4096), width, case.ignored)
@@ -213,7 +223,7 @@ def errors(loss: Loss, case: Case, device: str) -> list[float]:
     logits = wide[0] @ wide[1].T if small.width else wide[0]
     right = F.cross_entropy(logits, target)
     exact = torch.autograd.grad(right, wide)
-    value = loss(*leaves, target)
+    value = loss(*handed(subject, leaves), target)
     found = [float((value.detach().double() - right.detach()).abs() / right.detach())]
     for made, best in zip(torch.autograd.grad(value, leaves), exact, strict=True):
         rounding = (best.bfloat16().double() - best).norm()
@@ -226,19 +236,23 @@ def measured(case: Case, subject: str, make: Callable[[], Loss], clock: Clock, t
     result = Result(case.name, subject)
     try:
         loss = make()
-        result.errors = errors(loss, case, clock.device)
+        result.errors = errors(loss, subject, case, clock.device)
         leaves, target = drawn(case, clock.device)
 
         def forward() -> None:
             with torch.no_grad():
                 loss(*leaves, target)
 
-        def both() -> None:
-            torch.autograd.grad(loss(*leaves, target), leaves)
+        def both(*given: Tensor) -> None:
+            torch.autograd.grad(loss(*given, target), leaves)
 
-        result.forward_ms = clock.median(forward)
-        result.both_ms = clock.median(both)
-        result.extra_bytes = extra_bytes(both, clock.device)
+        def given() -> tuple[Tensor, ...]:
+            return handed(subject, leaves)
+
+        if subject != IN_PLACE:  # without a gradient nothing is written
+            result.forward_ms = clock.median(forward)
+        result.both_ms = clock.median(both, given)
+        result.extra_bytes = extra_bytes(both, given, clock.device)
         kind, work = case.least
         result.of_ceiling = work / (result.both_ms * 1e-3) / top[kind]
     except Exception as error:  # anything: not installed, a shape it refuses, no memory
@@ -289,7 +303,8 @@ def main(arguments: list[str] | None = None) -> int:
     asked = parser.parse_args(arguments)
     if asked.device == "cuda" and not torch.cuda.is_available():
         print(
-            "gpu.py: torch sees no CUDA device; --device cpu rehearses the script", file=sys.stderr
+            "xent bench: torch sees no CUDA device, expected one for --device cuda",
+            file=sys.stderr,
         )
         return 2
     quick = asked.quick or asked.device == "cpu"
