@@ -330,3 +330,13 @@ def test_a_weight_that_is_trained_elsewhere_changes_no_bit_without_a_graph(rng):
         with torch.no_grad():
             leaf = w.clone().requires_grad_()
             same_bits(xent.cross_entropy(x, p, leaf, label_smoothing=0.1), right)
+
+
+@pytest.mark.parametrize("asarray", [torch.tensor, np.array])
+def test_a_weight_of_another_length_is_refused_after_a_right_one(asarray) -> None:
+    """The record of a right call was kept by the logits alone: the next weight was read past it."""
+    logits, target = asarray([[0.0, 1.0, 2.0]]), asarray([1])
+    assert xent.cross_entropy(logits, target, asarray([1.0, 1.0, 1.0])) > 0
+    for length in (2, 4):
+        with pytest.raises(ValueError, match=rf"weight has shape \({length},\)"):
+            xent.cross_entropy(logits, target, asarray([1.0] * length))

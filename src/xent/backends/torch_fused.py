@@ -41,7 +41,8 @@ def loss(
             return None
     autocast = logits.dtype in HALF and torch.is_autocast_enabled("cpu")
     arrays = (logits.dtype, logits.shape, logits.stride(), target.dtype, target.shape)
-    key = (*arrays, target.stride(), plan, autocast, weights is None)
+    classes = None if weights is None else weights.shape[0]
+    key = (*arrays, target.stride(), plan, autocast, classes)
     form = prepared.forms.get(key)
     if form is None:
         form = _form(logits, target, weight, prepared, plan, autocast)
