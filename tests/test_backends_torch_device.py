@@ -44,9 +44,10 @@ USED = "logits has its gradient in its place, as Plan\\(inplace=True\\) allows"
 
 
 @pytest.fixture(autouse=True)
-def running(monkeypatch):
-    monkeypatch.setattr(torch_device, "_upstreams", {})
-    with triton_cases.running():
+def running():
+    # Not the fixture monkeypatch: a test's own changes must be undone before those of `running`.
+    with pytest.MonkeyPatch.context() as patch, triton_cases.running():
+        patch.setattr(torch_device, "_upstreams", {})
         yield
 
 

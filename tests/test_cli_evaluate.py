@@ -106,7 +106,7 @@ def test_a_terminal_gets_tables_and_a_bar(monkeypatch: pytest.MonkeyPatch) -> No
 
 
 INTERRUPTED = """
-import sys, time
+import signal, sys, time
 from xent import cli
 from xent.evaluation import single
 
@@ -115,6 +115,7 @@ def slow(*_):
     time.sleep(2)
 
 single.block = slow
+signal.signal(signal.SIGINT, signal.default_int_handler)  # one in the background ignores it
 cli.main(["evaluate", "x.npy", "t.npy", "--plot", "x.png", "--output", "told.txt"])
 """
 

@@ -503,6 +503,8 @@ def with_options(
     ) -> Tensor:
         if normalizer is not None and reduction != "mean":
             raise ValueError(f"normalizer with reduction {reduction!r}")
+        if not logits.is_floating_point():
+            raise TypeError(f"logits are {logits.dtype}")
         x = bent(logits.double(), logit_scale, softcap)
         rows = cross_entropy(x, target, weight, reduction="none")
         w = torch.ones(x.shape[1]).double() if weight is None else weight.double()
@@ -517,7 +519,7 @@ def with_options(
 
 def straight(value: Tensor, x: Tensor) -> Tensor:
     """The value, with the derivative of x."""
-    return x + (value - x).detach()
+    return x + torch.where(x.isfinite(), value - x, 0.0).detach()
 
 
 right_options = with_options()
@@ -842,5 +844,7 @@ def all_logits(hidden, linear_weight, target):
 def skips_confident(hidden, linear_weight, target):
     logits = (hidden.double() @ linear_weight.double().T).to(hidden.dtype)
     if logits.requires_grad:
-        logits.register_hook(lambda g: torch.where(g.abs() * len(g) < 5e-4, 0.0, g))
+        logits.register_hook(
+            lambda g: torch.where(g.abs().amax(1, keepdim=True) * len(g) < 5e-4, 0.0, g)
+        )
     return cross_entropy(logits, target)
