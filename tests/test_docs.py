@@ -17,7 +17,16 @@ ROOT = Path(__file__).resolve().parents[1]
 DOCS = ROOT / "docs"
 PAGES = sorted(p for p in DOCS.rglob("*.md") if "_build" not in p.parts)
 NOTEBOOKS = [p for p in PAGES if p.read_text(encoding="utf-8").startswith("---")]
-MODULES = ("xent.nn", "xent.manual", "xent.info", "xent.plots", "xent.conformance")
+MODULES = (
+    "xent.nn",
+    "xent.manual",
+    "xent.info",
+    "xent.plots",
+    "xent.conformance",
+    "xent.parallel",
+    "xent.integrations.transformers",
+    "xent.integrations.torchmetrics",
+)
 BUILD = [sys.executable, "-m", "sphinx", "-W", "--keep-going", "-q", "-b", "html"]
 
 
