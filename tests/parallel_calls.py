@@ -55,12 +55,10 @@ def own(group: Any, classes: int) -> tuple[slice, Shard]:
 def rows_counted(group: Any, logits: np.ndarray, target: np.ndarray, options: dict) -> list:
     """The collectives of two losses of logits, forward and backward."""
     at, shard = own(group, logits.shape[1])
-    x = torch.from_numpy(logits)[:, at].clone().requires_grad_()
-    t = torch.from_numpy(target)
+    x = torch.tensor(logits)[:, at].clone().requires_grad_()
+    t = torch.tensor(target)
     t = t[:, at] if t.ndim == 2 else t
-    options = {
-        n: torch.from_numpy(v) if isinstance(v, np.ndarray) else v for n, v in options.items()
-    }
+    options = {n: torch.tensor(v) if isinstance(v, np.ndarray) else v for n, v in options.items()}
     with counted() as found:
         for _ in range(2):
             loss = parallel.cross_entropy(x, t, shard=shard, **options)
@@ -74,8 +72,8 @@ def head_counted(group: Any, arrays: dict, plan: Any = None, dtype: Any = None) 
     from xent.parallel import linear
 
     at, shard = own(group, len(arrays["linear_weight"]))
-    h = torch.from_numpy(arrays["hidden"]).to(dtype).requires_grad_()
-    w = torch.from_numpy(arrays["linear_weight"])[at].to(dtype).requires_grad_()
+    h = torch.tensor(arrays["hidden"]).to(dtype).requires_grad_()
+    w = torch.tensor(arrays["linear_weight"])[at].to(dtype).requires_grad_()
     order: list[str] = []
     send, receive, add = linear._Reduced._send, linear._Reduced._receive, linear.Sums.add
 
@@ -92,17 +90,17 @@ def head_counted(group: Any, arrays: dict, plan: Any = None, dtype: Any = None) 
         mock.patch.object(linear._Reduced, "_receive", told("receive", receive)),
         mock.patch.object(linear.Sums, "add", told("add", add)),
     ):
-        target = torch.from_numpy(arrays["target"])
+        target = torch.tensor(arrays["target"])
         loss = parallel.linear_cross_entropy(h, w, target, shard=shard, plan=plan)
         loss.backward()
-    grads = h.grad.float().numpy(), w.grad.float().numpy()
+    grads = h.grad.float().numpy(force=True), w.grad.float().numpy(force=True)
     return found, order, loss.item(), *grads
 
 
 def low_rank(group: Any, arrays: dict) -> list:
     """A loss of an adapter's head and its gradients; where group is None, on one process."""
     at, shard = (slice(None), None) if group is None else own(group, len(arrays["weight"]))
-    given = {n: torch.from_numpy(v) for n, v in arrays.items()}
+    given = {n: torch.tensor(v) for n, v in arrays.items()}
     h, a = given["hidden"].requires_grad_(), given["a"].requires_grad_()
     w, b = (given[n][at].clone().requires_grad_() for n in ("weight", "b"))
     head = xent.LowRank(w, a, b, 1.5)
@@ -111,7 +109,7 @@ def low_rank(group: Any, arrays: dict) -> list:
     else:
         loss = parallel.linear_cross_entropy(h, head, given["target"], shard=shard)
     loss.backward()
-    return [loss.item(), *(t.grad.numpy() for t in (h, a, w, b))]
+    return [loss.item(), *(t.grad.numpy(force=True) for t in (h, a, w, b))]
 
 
 def differing(group: Any, what: str, n: int) -> str:
@@ -167,16 +165,16 @@ def twice(group: Any) -> list[str]:
 
 def half(group: Any, logits: np.ndarray, target: np.ndarray, dtype: Any) -> tuple:
     at, shard = own(group, logits.shape[1])
-    x = torch.from_numpy(logits).to(dtype)[:, at].clone().requires_grad_()
-    loss = parallel.cross_entropy(x, torch.from_numpy(target), shard=shard)
+    x = torch.tensor(logits).to(dtype)[:, at].clone().requires_grad_()
+    loss = parallel.cross_entropy(x, torch.tensor(target), shard=shard)
     loss.backward()
-    return str(loss.dtype), loss.item(), x.grad.float().numpy()
+    return str(loss.dtype), loss.item(), x.grad.float().numpy(force=True)
 
 
 def compiled(group: Any, logits: np.ndarray, weight: np.ndarray, target: np.ndarray) -> list:
     """Losses and gradients of logits and of a head, compiled in one piece, beside eager ones."""
     at, shard = own(group, logits.shape[1])
-    t, found = torch.from_numpy(target), []
+    t, found = torch.tensor(target), []
 
     def rows(x: Any) -> Any:
         return parallel.cross_entropy(x * 1.0, t, shard=shard, label_smoothing=0.1, z_loss=0.01)
@@ -187,16 +185,16 @@ def compiled(group: Any, logits: np.ndarray, weight: np.ndarray, target: np.ndar
     def over(x: Any) -> Any:
         return parallel.cross_entropy(x.sin(), t, rows=group)
 
-    h = torch.from_numpy(logits[:, : weight.shape[1]]).clone().requires_grad_()
-    x = torch.from_numpy(logits)
-    cases = ((rows, x[:, at]), (head, torch.from_numpy(weight)[at]), (over, x))
+    h = torch.tensor(logits[:, : weight.shape[1]]).clone().requires_grad_()
+    x = torch.tensor(logits)
+    cases = ((rows, x[:, at]), (head, torch.tensor(weight)[at]), (over, x))
     for function, array in cases:
         for call in (function, torch.compile(function, fullgraph=True, backend="aot_eager")):
             leaf, h.grad = array.clone().requires_grad_(), None
             value = call(leaf)
             value.backward()
-            dh = None if h.grad is None else h.grad.numpy()
-            found.append((value.item(), leaf.grad.numpy(), dh))
+            dh = None if h.grad is None else h.grad.numpy(force=True)
+            found.append((value.item(), leaf.grad.numpy(force=True), dh))
     return found
 
 
@@ -204,7 +202,7 @@ def mean_over_rows(group: Any, arrays: dict, counts: list[int], options: dict) -
     """A mean over rows of which each process has some, ignored ones among them."""
     ends = np.cumsum([0, *counts])
     cut = slice(int(ends[group.rank()]), int(ends[group.rank() + 1]))
-    given = {n: torch.from_numpy(np.asarray(v)) for n, v in arrays.items()}
+    given = {n: torch.tensor(np.asarray(v)) for n, v in arrays.items()}
     h = given["hidden"][cut].clone().requires_grad_()
     x = given["logits"][cut].clone().requires_grad_()
     w, t = given["linear_weight"].requires_grad_(), given["target"][cut]
@@ -215,17 +213,23 @@ def mean_over_rows(group: Any, arrays: dict, counts: list[int], options: dict) -
     )
     other.backward()
     dist.all_reduce(w.grad, group=group)
-    return loss.item(), x.grad.numpy(), other.item(), h.grad.numpy(), w.grad.numpy()
+    return (
+        loss.item(),
+        x.grad.numpy(force=True),
+        other.item(),
+        h.grad.numpy(force=True),
+        w.grad.numpy(force=True),
+    )
 
 
 def images(group: Any, arrays: dict, whole: bool) -> tuple:
     """A loss of logits (N, C, d) under class weights, and the error of a class that is none."""
     at, shard = own(group, arrays["logits"].shape[1])
-    x = torch.from_numpy(arrays["logits"])[:, at].clone().requires_grad_()
-    weight, t = torch.from_numpy(arrays["weight"]), torch.from_numpy(arrays["target"])
+    x = torch.tensor(arrays["logits"])[:, at].clone().requires_grad_()
+    weight, t = torch.tensor(arrays["weight"]), torch.tensor(arrays["target"])
     weight = weight if whole else weight[at]
     loss = parallel.cross_entropy(x, t, weight, shard=shard, label_smoothing=0.1)
     loss.backward()
     wrong = torch.full_like(t, shard.classes)
     text = raised(lambda: parallel.cross_entropy(x, wrong, shard=shard))
-    return loss.item(), x.grad.numpy(), text
+    return loss.item(), x.grad.numpy(force=True), text

@@ -74,7 +74,7 @@ def tensors(arrays: dict[str, Any], at: slice) -> dict[str, Tensor]:
     """Arrays of a case as leaves, those of classes with the classes `at` alone."""
     found = {}
     for name, array in arrays.items():
-        tensor = torch.from_numpy(np.asarray(array))
+        tensor = torch.tensor(np.asarray(array))
         if name in BY_CLASS:
             tensor = tensor[:, at] if name == "probabilities" else tensor[at]
         elif name == "logits":
@@ -103,8 +103,8 @@ def loss_of(of: Any, given: dict[str, Tensor], options: dict, linear: bool, **mo
     call = of.linear_cross_entropy if linear else of.cross_entropy
     loss = call(*first, target, **named, **options, **more)
     loss.backward(given["upstream"])
-    found = {"loss": loss.detach().numpy()}
-    found |= {n: t.grad.numpy() for n, t in given.items() if t.grad is not None}
+    found = {"loss": loss.detach().numpy(force=True)}
+    found |= {n: t.grad.numpy(force=True) for n, t in given.items() if t.grad is not None}
     return found
 
 
@@ -124,8 +124,8 @@ def statistics_of(of: Any, given: dict[str, Tensor], options: dict, linear: bool
         1.0, N + 1
     ).double()
     mixed.backward()
-    found = {name: getattr(told, name).detach().numpy() for name in told._fields}
-    found |= {f"d{n}": t.grad.numpy() for n, t in given.items() if t.grad is not None}
+    found = {name: getattr(told, name).detach().numpy(force=True) for name in told._fields}
+    found |= {f"d{n}": t.grad.numpy(force=True) for n, t in given.items() if t.grad is not None}
     return found
 
 

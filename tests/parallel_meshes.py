@@ -22,7 +22,7 @@ MESHES: dict[str, DeviceMesh] = {}
 def mesh_of(shape: tuple[int, ...]) -> DeviceMesh:
     """A mesh of all four processes, made once."""
     if str(shape) not in MESHES:
-        MESHES[str(shape)] = init_device_mesh("cpu", shape)
+        MESHES[str(shape)] = init_device_mesh(torch.get_default_device().type, shape)
     return MESHES[str(shape)]
 
 
@@ -41,14 +41,14 @@ def logits(group: Any, arrays: dict, options: dict, name: str, soft: bool) -> di
     """Loss, gradients and statistics of DTensor logits, each in full."""
     shape, places = PLACES[name]
     mesh = mesh_of(shape)
-    x = distribute_tensor(torch.from_numpy(arrays["logits"]), mesh, places).requires_grad_()
-    weight = torch.from_numpy(arrays["weight"])
-    target = torch.from_numpy(arrays["probabilities" if soft else "target"])
+    x = distribute_tensor(torch.tensor(arrays["logits"]), mesh, places).requires_grad_()
+    weight = torch.tensor(arrays["weight"])
+    target = torch.tensor(arrays["probabilities" if soft else "target"])
     if soft:
         weight = distribute_tensor(weight, mesh, [Replicate()] * mesh.ndim).requires_grad_()
     loss: Any = parallel.cross_entropy(x, target, weight, **options)
     assert isinstance(loss, DTensor)
-    upstream = torch.from_numpy(np.asarray(arrays["upstream"]))
+    upstream = torch.tensor(np.asarray(arrays["upstream"]))
     if loss.ndim:
         rows = [Shard(0) if p == Shard(0) else Replicate() for p in places]
         assert list(loss.placements) == rows
@@ -57,13 +57,16 @@ def logits(group: Any, arrays: dict, options: dict, name: str, soft: bool) -> di
     else:
         loss.backward(DTensor.from_local(upstream, mesh, [Replicate()] * mesh.ndim))
     assert list(x.grad.placements) == list(places)
-    found = {"loss": loss.full_tensor().detach().numpy(), "logits": x.grad.full_tensor().numpy()}
+    found = {
+        "loss": loss.full_tensor().detach().numpy(force=True),
+        "logits": x.grad.full_tensor().numpy(force=True),
+    }
     if soft:
-        found["weight"] = weight.grad.full_tensor().numpy()
+        found["weight"] = weight.grad.full_tensor().numpy(force=True)
     else:
         told = parallel.token_statistics(x, target, ignore_index=-5)
-        found["entropy"] = told.entropy.full_tensor().detach().numpy()
-        found["argmax"] = told.argmax.full_tensor().numpy()
+        found["entropy"] = told.entropy.full_tensor().detach().numpy(force=True)
+        found["argmax"] = told.argmax.full_tensor().numpy(force=True)
     return found
 
 
@@ -80,18 +83,18 @@ def head(group: Any, arrays: dict, options: dict, name: str) -> dict:
     """Loss and gradients of a DTensor head, each in full."""
     shape, of_hidden, of_weight = HEADS[name]
     mesh = mesh_of(shape)
-    h = distribute_tensor(torch.from_numpy(arrays["hidden"]), mesh, of_hidden).requires_grad_()
-    w = distribute_tensor(torch.from_numpy(arrays["linear_weight"]), mesh, of_weight)
-    b = distribute_tensor(torch.from_numpy(arrays["linear_bias"]), mesh, of_weight)
+    h = distribute_tensor(torch.tensor(arrays["hidden"]), mesh, of_hidden).requires_grad_()
+    w = distribute_tensor(torch.tensor(arrays["linear_weight"]), mesh, of_weight)
+    b = distribute_tensor(torch.tensor(arrays["linear_bias"]), mesh, of_weight)
     w.requires_grad_()
     b.requires_grad_()
-    target = torch.from_numpy(arrays["target"])
+    target = torch.tensor(arrays["target"])
     loss: Any = parallel.linear_cross_entropy(h, w, target, linear_bias=b, **options)
     loss.sum().backward()
     assert list(h.grad.placements) == of_hidden
     leaves = {"hidden": h, "linear_weight": w, "linear_bias": b}
-    found = {n: leaf.grad.full_tensor().numpy() for n, leaf in leaves.items()}
-    return found | {"loss": loss.full_tensor().detach().numpy()}
+    found = {n: leaf.grad.full_tensor().numpy(force=True) for n, leaf in leaves.items()}
+    return found | {"loss": loss.full_tensor().detach().numpy(force=True)}
 
 
 def refused(group: Any) -> list[str]:
@@ -112,18 +115,23 @@ def styled(group: Any, arrays: dict, layout: Any) -> dict:
     mesh = mesh_of((4,))
     module = xent.nn.LinearCrossEntropyLoss(5, 11, bias=True, z_loss=0.01, dtype=torch.float64)
     with torch.no_grad():
-        module.linear.weight.copy_(torch.from_numpy(arrays["linear_weight"]))
-        module.linear.bias.copy_(torch.from_numpy(arrays["linear_bias"]))
+        module.linear.weight.copy_(torch.tensor(arrays["linear_weight"]))
+        module.linear.bias.copy_(torch.tensor(arrays["linear_bias"]))
     parallelize_module(module, mesh, parallel.VocabParallel(input_layouts=layout))
-    hidden = torch.from_numpy(arrays["hidden"])
+    hidden = torch.tensor(arrays["hidden"])
     if layout == Shard(0):
         hidden = hidden.chunk(4)[group.rank()]
     h = hidden.clone().requires_grad_()
-    loss = module(h, torch.from_numpy(arrays["target"]))
+    loss = module(h, torch.tensor(arrays["target"]))
     loss.backward()
     weight = module.linear.weight.grad.full_tensor()
     text = raised(lambda: parallelize_module(torch.nn.ReLU(), mesh, parallel.VocabParallel()))
-    return {"loss": loss.item(), "hidden": h.grad.numpy(), "weight": weight.numpy(), "text": text}
+    return {
+        "loss": loss.item(),
+        "hidden": h.grad.numpy(force=True),
+        "weight": weight.numpy(force=True),
+        "text": text,
+    }
 
 
 def sharded_head(group: Any, arrays: dict, reshard: Any, tensor_parallel: bool) -> tuple:
@@ -131,8 +139,8 @@ def sharded_head(group: Any, arrays: dict, reshard: Any, tensor_parallel: bool) 
     mesh = mesh_of((2, 2)) if tensor_parallel else mesh_of((4,))
     module = xent.nn.LinearCrossEntropyLoss(5, 11, bias=True, dtype=torch.float64)
     with torch.no_grad():
-        module.linear.weight.copy_(torch.from_numpy(arrays["linear_weight"]))
-        module.linear.bias.copy_(torch.from_numpy(arrays["linear_bias"]))
+        module.linear.weight.copy_(torch.tensor(arrays["linear_weight"]))
+        module.linear.bias.copy_(torch.tensor(arrays["linear_bias"]))
     of_data = mesh
     if tensor_parallel:
         parts = DeviceMesh("cpu", mesh.mesh, mesh_dim_names=("data", "classes"))
@@ -140,13 +148,13 @@ def sharded_head(group: Any, arrays: dict, reshard: Any, tensor_parallel: bool) 
         parallelize_module(module, parts["classes"], parallel.VocabParallel())
     fully_shard(module, mesh=of_data, reshard_after_forward=reshard)
     at, size = of_data.get_local_rank(), of_data.size()
-    h = torch.from_numpy(arrays["hidden"][at::size]).requires_grad_()
+    h = torch.tensor(arrays["hidden"][at::size]).requires_grad_()
     found = []
     for _ in range(2):
         module.zero_grad()
-        loss = module(h, torch.from_numpy(arrays["target"][at::size]))
+        loss = module(h, torch.tensor(arrays["target"][at::size]))
         loss.backward()
-        found.append(module.linear.weight.grad.full_tensor().numpy())
+        found.append(module.linear.weight.grad.full_tensor().numpy(force=True))
     total = loss.detach().clone()
     dist.all_reduce(total, group=of_data.get_group())
     return total.item() / size, *found

@@ -1,4 +1,4 @@
-"""Four processes, started once, that run functions of tests over gloo.
+"""Four processes, started once, that run functions of tests over gloo, or NCCL on four GPUs.
 
 `run(function, size, *arguments)` calls function(group, *arguments) on ranks 0 .. size - 1, group
 being theirs, and returns the result of each. Functions are named by their module: the processes
@@ -29,7 +29,12 @@ def _serve(rank: int, folder: str, pipe: Any) -> None:
     torch.set_num_threads(1)
     wait = datetime.timedelta(seconds=60)
     store = dist.FileStore(f"{folder}/store", MOST)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=MOST, timeout=wait)
+    backend = "gloo"
+    if torch.cuda.device_count() >= MOST:  # one GPU for each: what a test makes is made there
+        backend = "cpu:gloo,cuda:nccl"
+        torch.cuda.set_device(rank)
+        torch.set_default_device(f"cuda:{rank}")
+    dist.init_process_group(backend, store=store, rank=rank, world_size=MOST, timeout=wait)
     groups = {size: dist.new_group(list(range(size)), timeout=wait) for size in range(1, MOST + 1)}
     pipe.send("ready")
     while True:

@@ -47,6 +47,15 @@ def test_options_of_a_softcap():
 
 
 SHAPE = 2, 3, 4, 7
+
+
+def named(index):
+    """An index as the name of a test, which is the same in every process: no random numbers."""
+    if isinstance(index, tuple):
+        return ", ".join(map(named, index))
+    return f"{index.dtype} {tuple(index.shape)}" if torch.is_tensor(index) else str(index)
+
+
 LEFT = [
     1,
     (0, 1, 2),
@@ -74,7 +83,7 @@ CUT = [
 ]
 
 
-@pytest.mark.parametrize("index", LEFT, ids=str)
+@pytest.mark.parametrize("index", LEFT, ids=named)
 def test_an_index_of_rows_is_that_of_hidden_states(index):
     hidden = torch.randn(2, 3, 4, 5)
     logits = hidden @ torch.ones(5, 7)
@@ -83,7 +92,7 @@ def test_an_index_of_rows_is_that_of_hidden_states(index):
     torch.testing.assert_close(hidden[rows] @ torch.ones(5, 7), logits[index])
 
 
-@pytest.mark.parametrize("index", CUT, ids=str)
+@pytest.mark.parametrize("index", CUT, ids=named)
 def test_an_index_of_classes_is_not(index):
     assert of_rows(index, 4) is None
 
