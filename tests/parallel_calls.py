@@ -2,12 +2,17 @@
 
 from __future__ import annotations
 
+import datetime
+import math
+import os
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from typing import Any
 from unittest import mock
 
 import numpy as np
+import pytest
 import torch
 import torch.distributed as dist
 
@@ -233,3 +238,25 @@ def images(group: Any, arrays: dict, whole: bool) -> tuple:
     wrong = torch.full_like(t, shard.classes)
     text = raised(lambda: parallel.cross_entropy(x, wrong, shard=shard))
     return loss.item(), x.grad.numpy(force=True), text
+
+
+def dying(rank: int, folder: str, when: str, pipe: Any) -> None:
+    """One process of three, of which the second dies, sleeps or calls otherwise in between."""
+    torch.set_num_threads(1)
+    wait = datetime.timedelta(seconds=4)
+    store = dist.FileStore(f"{folder}/store", 3)
+    dist.init_process_group("gloo", store=store, rank=rank, world_size=3, timeout=wait)
+    group: Any = dist.group.WORLD
+    shard, x, t = Shard(group, 2 * rank, 6), torch.zeros(2, 2), torch.arange(2)
+    assert parallel.cross_entropy(x, t, shard=shard).item() == pytest.approx(math.log(6))
+    pipe.send("ready")
+    start = time.monotonic()
+    if rank == 1 and when.startswith("before"):
+        os._exit(1)
+    if rank == 1 and when == "not: it sleeps":
+        time.sleep(9)  # it lives, and calls nothing
+        os._exit(0)
+    if when == "before another call" or (rank == 1 and when == "not: it calls otherwise"):
+        x, t = torch.zeros(5, 2), torch.arange(5)
+    pipe.send((raised(lambda: parallel.cross_entropy(x, t, shard=shard)), time.monotonic() - start))
+    os._exit(0)

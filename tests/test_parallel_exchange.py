@@ -3,24 +3,19 @@ things."""
 
 from __future__ import annotations
 
-import datetime
 import math
 import multiprocessing
-import os
 import sys
-import time
 from pathlib import Path
-from typing import Any
 
 import pytest
 import torch
-import torch.distributed as dist
 
 sys.path.insert(0, str(Path(__file__).parent))
 import parallel_calls as calls
 from parallel_ranks import run
 
-from xent.parallel import Shard, cross_entropy, exchange
+from xent.parallel import exchange
 
 WRONG = {
     "rows": "ValueError: parallel.cross_entropy: rows has",
@@ -44,27 +39,6 @@ def test_calls_that_differ_end_in_an_error_on_every_process(size, what):
         assert loss == pytest.approx(math.log(10))
 
 
-def _dying(rank: int, folder: str, when: str, pipe: Any) -> None:
-    torch.set_num_threads(1)
-    wait = datetime.timedelta(seconds=4)
-    store = dist.FileStore(f"{folder}/store", 3)
-    dist.init_process_group("gloo", store=store, rank=rank, world_size=3, timeout=wait)
-    group: Any = dist.group.WORLD
-    shard, x, t = Shard(group, 2 * rank, 6), torch.zeros(2, 2), torch.arange(2)
-    assert cross_entropy(x, t, shard=shard).item() == pytest.approx(math.log(6))
-    pipe.send("ready")
-    start = time.monotonic()
-    if rank == 1 and when.startswith("before"):
-        os._exit(1)
-    if rank == 1 and when == "not: it sleeps":
-        time.sleep(9)  # it lives, and calls nothing
-        os._exit(0)
-    if when == "before another call" or (rank == 1 and when == "not: it calls otherwise"):
-        x, t = torch.zeros(5, 2), torch.arange(5)
-    pipe.send((calls.raised(lambda: cross_entropy(x, t, shard=shard)), time.monotonic() - start))
-    os._exit(0)
-
-
 @pytest.mark.parametrize(
     "when",
     [
@@ -80,7 +54,7 @@ def test_a_process_that_dies_ends_the_call_of_every_other(tmp_path, when):
     pipes, processes = [], []
     for rank in range(3):
         ours, theirs = context.Pipe()
-        process = context.Process(target=_dying, args=(rank, str(tmp_path), when, theirs))
+        process = context.Process(target=calls.dying, args=(rank, str(tmp_path), when, theirs))
         process.start()
         pipes.append(ours)
         processes.append(process)
