@@ -130,7 +130,7 @@ def _wide(array):
 
 
 def addends(op, arrays, cotangents):
-    """The larger of the two numbers whose difference an entry of the gradient is."""
+    """The size of the numbers that an entry of the gradient is the sum of."""
     x, t, w = (None if a is None else _wide(a) for a in arrays)
     by_lse, by_nll, by_smooth, by_entropy = (
         None if g is None else abs(_wide(g))[..., None] for g in cotangents
@@ -144,20 +144,20 @@ def addends(op, arrays, cotangents):
     p /= p.sum(2, keepdims=True)
     size = np.zeros(x.shape)
     if by_lse is not None:
-        size = np.fmax(size, by_lse * p * slope)
+        size = size + by_lse * p * slope
     if by_nll is not None and t.ndim == 3:
         mass = abs(t) * w
-        size = np.fmax(size, by_nll * np.fmax(mass.sum(2, keepdims=True) * p, mass) * slope)
+        size = size + by_nll * np.fmax(mass.sum(2, keepdims=True) * p, mass) * slope
     elif by_nll is not None:
         kept = np.where(t < 0, 0, w[np.maximum(t, 0)])[..., None]
         at = np.arange(x.shape[2]) == t[..., None]
-        size = np.fmax(size, by_nll * kept * np.where(at, 1 - p, p) * slope)
+        size = size + by_nll * kept * np.where(at, 1 - p, p) * slope
     if by_smooth is not None:
-        size = np.fmax(size, by_smooth * np.fmax(w.sum() * p, w) * slope / x.shape[2])
+        size = size + by_smooth * np.fmax(w.sum() * p, w) * slope / x.shape[2]
     if by_entropy is not None:
         surprisal = -np.log(np.fmax(p, 1e-300))
         entropy = (p * surprisal).sum(2, keepdims=True)
-        size = np.fmax(size, by_entropy * p * np.fmax(surprisal, entropy) * slope)
+        size = size + by_entropy * p * np.fmax(surprisal, entropy) * slope
     return np.where(np.isfinite(size), size, 0)
 
 

@@ -166,33 +166,6 @@ XENT_INLINE vd larger(vd x, vd y) {
 #endif
 }
 
-XENT_INLINE bool any_equal(vf x, vf y) {
-#if XENT_V4
-    return _mm512_cmp_ps_mask((__m512)x, (__m512)y, _CMP_EQ_OQ) != 0;
-#elif XENT_V3
-    return _mm256_movemask_ps((__m256)(x == y)) != 0;
-#elif defined(__SSE2__)
-    return _mm_movemask_ps((__m128)(x == y)) != 0;
-#else
-    bool found = false;
-    for (int i = 0; i < lanes<float>; i++) found |= x[i] == y[i];
-    return found;
-#endif
-}
-XENT_INLINE bool any_equal(vd x, vd y) {
-#if XENT_V4
-    return _mm512_cmp_pd_mask((__m512d)x, (__m512d)y, _CMP_EQ_OQ) != 0;
-#elif XENT_V3
-    return _mm256_movemask_pd((__m256d)(x == y)) != 0;
-#elif defined(__SSE2__)
-    return _mm_movemask_pd((__m128d)(x == y)) != 0;
-#else
-    bool found = false;
-    for (int i = 0; i < lanes<double>; i++) found |= x[i] == y[i];
-    return found;
-#endif
-}
-
 template <class W>
 XENT_INLINE W largest_lane(typename Vector<W>::type v) {
 #if XENT_V4
@@ -202,6 +175,18 @@ XENT_INLINE W largest_lane(typename Vector<W>::type v) {
     W best = v[0];
     for (int i = 1; i < lanes<W>; i++) best = v[i] > best ? v[i] : best;
     return best;
+}
+
+// Of lanes that are not negative or -1, which is more than any other.
+template <class W>
+XENT_INLINE int64_t least_lane(typename Vector<W>::ints v) {
+#if XENT_V4
+    if constexpr (sizeof(W) == 4) return _mm512_reduce_min_epu32((__m512i)v);
+    if constexpr (sizeof(W) == 8) return int64_t(_mm512_reduce_min_epu64((__m512i)v));
+#endif
+    uint64_t least = ~uint64_t(0);
+    for (int i = 0; i < lanes<W>; i++) least = uint64_t(v[i]) < least ? uint64_t(v[i]) : least;
+    return int64_t(least);
 }
 
 // A float vector as two of doubles.
@@ -435,7 +420,8 @@ XENT_INLINE uint32_t equal(const fp16* p, float x, int& count) {
     return _mm512_cmp_ps_mask((__m512)get_half(p), _mm512_set1_ps(x), _CMP_EQ_OQ);
 }
 
-// The entries of 4 vectors whose bits are set in a mask, in the order of two `get`s; `fill` elsewhere.
+// The entries of 4 vectors whose bits are set in a mask, in the order of two `get`s, `fill` elsewhere;
+// or of one vector, -inf elsewhere.
 XENT_INLINE void get_some(const float* p, uint64_t in, float fill, vf (&x)[4]) {
     for (int i = 0; i < 4; i++)
         x[i] = (vf)_mm512_mask_loadu_ps(_mm512_set1_ps(fill), __mmask16(in >> 16 * i), p + 16 * i);
@@ -464,6 +450,13 @@ XENT_INLINE void get_some(const fp16* p, uint64_t in, float fill, vf (&x)[4]) {
     for (int i = 0; i < 4; i++)
         x[i] = (vf)_mm512_cvtph_ps(
             _mm256_mask_loadu_epi16(other, __mmask16(in >> 16 * i), p + 16 * i));
+}
+XENT_INLINE vf get_some(const float* p, __mmask16 in) {
+    return (vf)_mm512_mask_loadu_ps(_mm512_set1_ps(-INFINITY), in, p);
+}
+XENT_INLINE vf get_some(const fp16* p, __mmask16 in) {
+    const __m256i other = _mm256_set1_epi16(_cvtss_sh(-INFINITY, 0));
+    return (vf)_mm512_cvtph_ps(_mm256_mask_loadu_epi16(other, in, p));
 }
 XENT_INLINE void put_some(float* p, uint64_t in, const vf (&x)[4]) {
     for (int i = 0; i < 4; i++)
@@ -929,6 +922,7 @@ typename K::Work largest_of(const typename K::Storage* x, int64_t n, int64_t& k)
     typedef typename K::Storage S;
     typedef typename K::Work W;
     typedef typename Vector<W>::type V;
+    typedef typename Vector<W>::ints I;
     constexpr int GROUP = 4 * lanes<W>;
 #if XENT_V4
     if constexpr (sizeof(S) == 2) {
@@ -936,37 +930,26 @@ typename K::Work largest_of(const typename K::Storage* x, int64_t n, int64_t& k)
         if (largest_by_bits(x, n, lowest<S>().bits & 0x7fff, most, k)) return W(value(most));
     }
 #endif
-    constexpr int64_t MOST = PIECE<K> / GROUP;
-    V tops[MOST + 1];
-    int64_t full = n / GROUP, left = n % GROUP, groups = full + (left > 0);
+    // Each lane remembers the group that its largest entry is of: where that is takes no search.
+    const int64_t groups = (n + GROUP - 1) / GROUP;
     V best = all<W>(-INFINITY);
-    for (int64_t g = 0; g < full; g++) {
-        V a, b, c, d;
-        get(x + g * GROUP, a, b);
-        get(x + g * GROUP + GROUP / 2, c, d);
-        V top = larger(larger(a, b), larger(c, d));
-        tops[g] = top;
-        best = larger(top, best);
-    }
-    if (left) {
-#if XENT_V4
+    I group{}, of{};
+    for (int64_t g = 0; g < groups; g++) {
         V v[4];
-        get_some(x + full * GROUP, (uint64_t(1) << left) - 1, -W(INFINITY), v);
-        tops[full] = larger(larger(v[0], v[1]), larger(v[2], v[3]));
-#else
-        W most = -INFINITY;
-        for (int64_t i = full * GROUP; i < n; i++) {
-            W v = W(value(x[i]));
-            most = v > most ? v : most;
+        if (n - g * GROUP >= GROUP) {
+            get(x + g * GROUP, v[0], v[1]);
+            get(x + g * GROUP + GROUP / 2, v[2], v[3]);
+        } else {
+            get_part<S, W>(x + g * GROUP, n - g * GROUP, -1, v);
         }
-        tops[full] = all<W>(most);
-#endif
-        best = larger(tops[full], best);
+        const V top = larger(larger(v[0], v[1]), larger(v[2], v[3]));
+        of = top > best ? group : of;
+        best = larger(top, best);
+        group += 1;
     }
     const W top = largest_lane<W>(best);
-    int64_t at = 0;
-    while (at < groups && !any_equal(tops[at], all<W>(top))) at++;
-    k = first_equal<S, W>(x, at * GROUP, n, top);
+    const int64_t at = least_lane<W>(best == all<W>(top) ? of : ~I{});
+    k = first_equal<S, W>(x, at < groups ? at * GROUP : n, n, top);
     if (k >= n) k = 0;
     return top;
 }
@@ -1482,8 +1465,6 @@ struct MeasureSums {
     typedef typename K::Work W;
     typedef typename Vector<W>::type V;
     static constexpr int GROUP = 4 * lanes<W>;
-    // stands for -inf, of which 0 times the gap would be NaN
-    static constexpr W LEAST = W(sizeof(W) == 4 ? -1.7e38 : -8.9e307);
 
     const Units<K> in_unit;
     const V scale, top, own;
@@ -1510,15 +1491,32 @@ struct MeasureSums {
         add_scaled(x);
     }
     XENT_INLINE void add_scaled(V (&x)[4]) {
-        V gap[4];
-        for (int i = 0; i < 4; i++) gap[i] = top - larger(x[i], all<W>(LEAST));
+        V few[3]{};
+        take(x, few);
+        put(few);
+    }
+    // Some vectors: their exponentials are added, and to `few` what else they add up to.
+    template <int COUNT>
+    XENT_INLINE void take(V (&x)[COUNT], V (&few)[3]) {
+        V given[COUNT], gap[COUNT], sum{};
+        for (int i = 0; i < COUNT; i++) given[i] = x[i];
         exponentiate<K>(x, in_unit);
-        rest.add((x[0] + x[1]) + (x[2] + x[3]));
-        squares.add((x[0] * x[0] + x[1] * x[1]) + (x[2] * x[2] + x[3] * x[3]));
-        for (int i = 0; i < 4; i++) x[i] = x[i] * gap[i];
-        gaps.add((x[0] + x[1]) + (x[2] + x[3]));
-        if constexpr (CURVE)
-            curves.add((x[0] * gap[0] + x[1] * gap[1]) + (x[2] * gap[2] + x[3] * gap[3]));
+        for (int i = 0; i < COUNT; i++)  // 0 where the exponential is, and not infinite
+            gap[i] = given[i] - in_unit.center < in_unit.limit ? V{} : top - given[i];
+        if constexpr (COUNT == 4) sum = (x[0] + x[1]) + (x[2] + x[3]);
+        else
+            for (int i = 0; i < COUNT; i++) sum = sum + x[i];
+        rest.add(sum);
+        for (int i = 0; i < COUNT; i++) few[0] = few[0] + x[i] * x[i];
+        for (int i = 0; i < COUNT; i++) {
+            if constexpr (CURVE) few[2] = few[2] + x[i] * gap[i] * gap[i];
+            few[1] = few[1] + x[i] * gap[i];
+        }
+    }
+    XENT_INLINE void put(const V (&few)[3]) {
+        squares.add(few[0]);
+        gaps.add(few[1]);
+        if constexpr (CURVE) curves.add(few[2]);
     }
 };
 
@@ -1536,8 +1534,15 @@ struct MeasureWork : BlockWork<K, K> {
     using Block::at_target, Block::center, Block::classes, Block::exp_target, Block::k,
         Block::log_sum, Block::power, Block::problem, Block::rest, Block::tail, Block::target,
         Block::top, Block::whole;
+    typedef typename Vector<W>::type V;
+    typedef typename Vector<W>::ints Ints;
+    static constexpr int64_t SHORT = 256;  // classes of a row that is copied
     double squares[LINES], gaps[LINES], curves[LINES], high[LINES];
     int64_t above[LINES], at_top[LINES];
+#if XENT_V4
+    V copies[LINES][SHORT / L];
+    vd parts[4][LINES];  // vectors whose sums are rest, squares, gaps and curves
+#endif
 
     explicit MeasureWork(const Problem& p) : Block(p) {}
 
@@ -1555,6 +1560,9 @@ struct MeasureWork : BlockWork<K, K> {
         for (int64_t i = 0; i < padded; i++) {
             top[i] = 0, k[i] = 0;
             rest[i] = tail[i] = at_target[i] = squares[i] = gaps[i] = curves[i] = 0;
+#if XENT_V4
+            parts[0][i] = parts[1][i] = parts[2][i] = parts[3][i] = vd{};
+#endif
             above[i] = 0;
             if (target[i] == IGNORED) continue;
             const S* line = x + i * stride;
@@ -1569,6 +1577,15 @@ struct MeasureWork : BlockWork<K, K> {
             if (c.curve) add<true>(i, line, scale, ahead);
             else add<false>(i, line, scale, ahead);
         }
+#if XENT_V4
+        if constexpr (sizeof(W) == 4)
+            for (int64_t i = 0; i < padded; i += lanes<double>) {
+                store(rest + i, sums_of(parts[0] + i));
+                store(squares + i, sums_of(parts[1] + i));
+                store(gaps + i, sums_of(parts[2] + i));
+                store(curves + i, sums_of(parts[3] + i));
+            }
+#endif
         for (int64_t i = 0; i < padded; i++)
             high[i] = top[i], at_top[i] = -int64_t(target[i] == int64_t(k[i]));
         Block::add_up(padded);
@@ -1579,8 +1596,7 @@ struct MeasureWork : BlockWork<K, K> {
     void find_top(const S* x, int64_t i, W scale) {
 #if XENT_V4
         if constexpr (sizeof(W) == 4 && in_order<S>) {
-            if (classes <= 64) return find_short<1>(x, i, scale);
-            if (classes <= 128) return find_short<2>(x, i, scale);
+            if (classes <= SHORT) return find_short(x, i, scale);
         }
 #endif
         W best = -INFINITY;
@@ -1599,8 +1615,7 @@ struct MeasureWork : BlockWork<K, K> {
         const Units<K> units(all<W>(center[i]), all<W>(power[i]));
 #if XENT_V4
         if constexpr (sizeof(W) == 4 && in_order<S>) {
-            if (classes <= 64) return add_short<1, CURVE>(i, x, scale, units, ahead);
-            if (classes <= 128) return add_short<2, CURVE>(i, x, scale, units, ahead);
+            if (classes <= SHORT) return add_short<CURVE>(i, units, ahead);
         }
 #endif
         const W own = W(at_target[i]);
@@ -1610,61 +1625,83 @@ struct MeasureWork : BlockWork<K, K> {
         keep(i, sums);
     }
 #if XENT_V4
-    // The same of rows that fit into registers.
-    template <int GROUPS>
-    XENT_INLINE void load_short(const S* x, W scale, uint64_t without, vf (&v)[GROUPS][4]) {
-        for (int g = 0; g < GROUPS; g++) {
-            const int64_t left = classes - 64 * g;
-            const uint64_t in = left >= 64 ? ~uint64_t(0) : (uint64_t(1) << left) - 1;
-            const uint64_t out = without / 64 == uint64_t(g) ? uint64_t(1) << without % 64 : 0;
-            get_some(x + 64 * g, in & ~out, -INFINITY, v[g]);
-            for (int j = 0; j < 4; j++) v[g][j] = v[g][j] * scale;
-        }
-    }
-    template <int COMPARISON>
-    static XENT_INLINE uint64_t which(const vf (&x)[4], float y) {
-        uint64_t in = 0;
-        for (int j = 0; j < 4; j++)
-            in |= uint64_t(_mm512_cmp_ps_mask((__m512)x[j], _mm512_set1_ps(y), COMPARISON))
-                  << 16 * j;
-        return in;
-    }
-    template <int GROUPS>
+    // The same of short rows, which are copied, the largest entry as -inf: no masks from there on.
     XENT_INLINE void find_short(const S* x, int64_t i, W scale) {
-        vf v[GROUPS][4], best = all<W>(-INFINITY);
-        load_short(x, scale, ~uint64_t(0), v);
-        int64_t higher = 0, at = classes;
-        for (int g = 0; g < GROUPS; g++) {
-            best = larger(larger(larger(v[g][0], v[g][1]), larger(v[g][2], v[g][3])), best);
-            higher += __builtin_popcountll(which<_CMP_GT_OQ>(v[g], W(at_target[i])));
+        const int64_t vectors = (classes + L - 1) / L, left = classes - (vectors - 1) * L;
+        V* copy = copies[i];
+        V best = all<W>(-INFINITY);
+        Ints group{}, of{};
+        for (int64_t g = 0; g < vectors; g++) {
+            copy[g] = get_some(x + g * L, g + 1 < vectors ? 0xffff : (1 << left) - 1) * scale;
+            of = copy[g] > best ? group : of;
+            best = larger(copy[g], best);
+            group += 1;
         }
-        top[i] = largest_lane<W>(best);
-        for (int g = GROUPS - 1; g >= 0; g--) {
-            const uint64_t in = which<_CMP_EQ_OQ>(v[g], top[i]);
-            at = in ? 64 * g + __builtin_ctzll(in) : at;
-        }
-        k[i] = typename Block::Int(at < classes ? at : 0);  // where all are NaN
+        int64_t higher = 0;
+        const __m512 own = _mm512_set1_ps(float(at_target[i]));
+        for (int64_t g = 0; g < vectors; g++)
+            higher += __builtin_popcount(_mm512_cmp_ps_mask((__m512)copy[g], own, _CMP_GT_OQ));
         above[i] = higher;
+        top[i] = largest_lane<W>(best);
+        const Ints lane = {0, 1, 2, 3, 4, 5, 6, 7, 8, 9, 10, 11, 12, 13, 14, 15};
+        const int64_t at = least_lane<W>(best == all<W>(W(top[i])) ? of * L + lane : ~Ints{});
+        k[i] = typename Block::Int(at < classes ? at : 0);  // 0 where all are NaN
+        reinterpret_cast<W*>(copy)[k[i]] = -INFINITY;
     }
-    template <int GROUPS, bool CURVE>
-    XENT_INLINE void add_short(int64_t i, const S* x, W scale, const Units<K>& units,
-                               const char* ahead) {
-        vf v[GROUPS][4];
-        load_short(x, scale, k[i], v);
-        MeasureSums<K, CURVE> sums(units, scale, top[i], 0);
+    template <bool CURVE>
+    XENT_INLINE void add_short(int64_t i, const Units<K>& units, const char* ahead) {
+        const int64_t vectors = (classes + L - 1) / L;
+        const V* from = copies[i];
+        MeasureSums<K, CURVE> sums(units, 1, top[i], 0);
         for (int64_t at = 0; at < classes * int64_t(sizeof(S)); at += 64)
             __builtin_prefetch(ahead + at);
-        for (int g = 0; g < GROUPS; g++) sums.add_scaled(v[g]);
+        V few[3]{};
+        for (int64_t g = 0; g + 4 <= vectors; g += 4, from += 4) take<4>(sums, from, few);
+        if (vectors % 4 == 3) take<3>(sums, from, few);
+        if (vectors % 4 == 2) take<2>(sums, from, few);
+        if (vectors % 4 == 1) take<1>(sums, from, few);
+        sums.put(few);
         keep(i, sums);
+    }
+    template <int COUNT, bool CURVE>
+    static XENT_INLINE void take(MeasureSums<K, CURVE>& sums, const V* from, V (&few)[3]) {
+        V x[COUNT];
+        for (int j = 0; j < COUNT; j++) x[j] = from[j];
+        sums.take(x, few);
     }
 #endif
     template <bool CURVE>
     XENT_INLINE void keep(int64_t i, const MeasureSums<K, CURVE>& sums) {
+#if XENT_V4
+        if constexpr (sizeof(W) == 4) {
+            parts[0][i] = sums.rest.low + sums.rest.high;
+            parts[1][i] = sums.squares.low + sums.squares.high;
+            parts[2][i] = sums.gaps.low + sums.gaps.high;
+            parts[3][i] = sums.curves.low + sums.curves.high;
+            return;
+        }
+#endif
         rest[i] = sums.rest.total();
         squares[i] = sums.squares.total();
         gaps[i] = sums.gaps.total();
         curves[i] = sums.curves.total();
     }
+#if XENT_V4
+    // The sum of each of 8 vectors; one after the other, they would wait for their own additions.
+    static XENT_INLINE vd sums_of(const vd* x) {
+        const __m512d low = fours(pairs(x[0], x[1]), pairs(x[2], x[3]));
+        const __m512d high = fours(pairs(x[4], x[5]), pairs(x[6], x[7]));
+        return (vd)fours(low, high);
+    }
+    static XENT_INLINE __m512d pairs(vd a, vd b) {
+        const __m512d x = (__m512d)a, y = (__m512d)b;
+        return _mm512_add_pd(_mm512_unpacklo_pd(x, y), _mm512_unpackhi_pd(x, y));
+    }
+    static XENT_INLINE __m512d fours(__m512d x, __m512d y) {
+        const __m512d even = _mm512_shuffle_f64x2(x, y, 0x88), odd = _mm512_shuffle_f64x2(x, y, 0xdd);
+        return _mm512_add_pd(even, odd);
+    }
+#endif
     static XENT_INLINE int64_t count_of(typename Block::I counts) {
 #if XENT_V4
         if constexpr (sizeof(W) == 4) return _mm512_reduce_add_epi32((__m512i)counts);
