@@ -19,6 +19,7 @@ import torch.nn.functional as F
 from accuracy_report import number, print_table
 
 import xent
+from xent.bench.report import placed
 
 Tensor = torch.Tensor
 Arrays = tuple[np.ndarray, np.ndarray, np.ndarray]  # the loss, dhidden and dlinear_weight
@@ -36,7 +37,7 @@ LOSS = 1e-6  # the relative error of a loss: it is float32 in every format
 LOGIT = 8 * 2.0**-24
 ENTRIES = 1 << 22  # logits of the exact answer that are made at a time
 CHUNKS = 32  # of the plans that say what to cut along
-BEGIN, END = "<!-- begin: accuracy -->", "<!-- end: accuracy -->"
+MARKS = "benchmarks/accuracy.py"  # on the page
 
 NOTES = """\
 Linear head: relative error in norm of the mean loss and its gradients, against float64 on the same
@@ -334,7 +335,6 @@ def write_page(path: Path, record: dict[str, Any]) -> None:
         rule = ["---", "---", *["---:"] * (len(head) - 2)]
         table = [head, rule, *lines(found)]
         parts += ["", *("| " + " | ".join(line) + " |" for line in table), "", farthest(found)]
-    before, _, rest = path.read_text(encoding="utf-8").partition(BEGIN)
-    after = rest.partition(END)[2]
-    text = "\n".join([before + BEGIN, "", *parts, "", END])
-    path.write_text(text + after, encoding="utf-8")
+    page = placed(path.read_text(encoding="utf-8"), "\n".join(parts), MARKS)
+    assert page, f"{path}: no marks of {MARKS}"
+    path.write_text(page, encoding="utf-8")

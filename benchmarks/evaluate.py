@@ -27,11 +27,12 @@ from sklearn.metrics import log_loss
 from torchmetrics.functional.classification import multiclass_calibration_error
 
 import xent
+from xent.bench.report import placed
 from xent.kernels import cpu
 
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE.parent / "docs" / "evaluate.md", HERE / "results" / "evaluate.json"
-BEGIN, END = "<!-- benchmark -->", "<!-- end of benchmark -->"
+MARKS = "benchmarks/evaluate.py"  # on the page
 CASES = [(1_000_000, 100, "float32"), (100_000, 1000, "float32"), (8192, 32_000, "float32")]
 CASES += [(rows, classes, "float16") for rows, classes, _ in CASES]
 CHUNK = 64 * 2**20  # bytes that are read and summed at once
@@ -161,10 +162,9 @@ def main() -> None:
     if asked.quick:
         return
     RESULTS.write_text(json.dumps({"machine": machine, "cases": cases}, indent=1) + "\n")
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    page = placed(PAGE.read_text(encoding="utf-8"), text, MARKS)
+    assert page, f"{PAGE}: no marks of {MARKS}"
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -19,10 +19,12 @@ from pathlib import Path
 from typing import Any
 from unittest import mock
 
+from xent.bench.report import placed
+
 ROOT = Path(__file__).parents[1]
 RESULTS = ROOT / "benchmarks" / "results" / "scale.json"
 PAGE = ROOT / "docs" / "scale.md"
-BEGIN, END = "<!-- begin: benchmarks/scale.py -->", "<!-- end: benchmarks/scale.py -->"
+MARKS = "benchmarks/scale.py"  # on the page
 MEASURED = {"rows": 256, "classes": 8192, "width": 128}
 SIZES = (1, 2, 4)
 
@@ -368,10 +370,9 @@ def main() -> None:
     if parser.parse_args().measure:
         RESULTS.write_text(json.dumps(measure(), indent=1) + "\n", encoding="utf-8")
     results = json.loads(RESULTS.read_text(encoding="utf-8"))
-    text = PAGE.read_text(encoding="utf-8")
-    before, rest = text.split(BEGIN)
-    after = rest.split(END)[1]
-    PAGE.write_text(f"{before}{BEGIN}\n\n{report(results)}\n\n{END}{after}", encoding="utf-8")
+    page = placed(PAGE.read_text(encoding="utf-8"), report(results), MARKS)
+    assert page, f"{PAGE}: no marks of {MARKS}"
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

@@ -21,9 +21,11 @@ from pathlib import Path
 from statistics import median
 from typing import Any
 
+from xent.bench.report import placed
+
 HERE = Path(__file__).parent
 PAGE, RESULTS = HERE.parent / "docs" / "performance.md", HERE / "results" / "trainers.json"
-BEGIN, END = "<!-- begin: benchmarks/trainers.py -->", "<!-- end: benchmarks/trainers.py -->"
+MARKS = "benchmarks/trainers.py"  # on the page
 WAYS = ("as it is", "patched")
 MB = 1e6
 
@@ -152,10 +154,9 @@ def main() -> None:
     if asked.quick:
         return
     RESULTS.write_text(json.dumps({"machine": told, "cases": cases}, indent=1) + "\n")
-    page = PAGE.read_text(encoding="utf-8")
-    before, _, rest = page.partition(BEGIN)
-    after = rest.partition(END)[2]
-    PAGE.write_text(f"{before}{BEGIN}\n{text}\n{END}{after}", encoding="utf-8")
+    page = placed(PAGE.read_text(encoding="utf-8"), text, MARKS)
+    assert page, f"{PAGE}: no marks of {MARKS}"
+    PAGE.write_text(page, encoding="utf-8")
 
 
 if __name__ == "__main__":

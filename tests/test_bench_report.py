@@ -118,12 +118,13 @@ def test_the_floors_are_those_beside_xent_on_torch() -> None:
 
 
 def test_a_page_keeps_what_is_around_the_markers() -> None:
-    page = f"before\n{report.BEGIN}\nold\n{report.END}\nafter\n"
+    begin, end = report.marks()
+    page = f"before\n{begin}\nold\n{end}\nafter\n"
     new = report.placed(page, "new")
-    assert new == f"before\n{report.BEGIN}\n\nnew\n\n{report.END}\nafter\n"
+    assert new == f"before\n{begin}\n\nnew\n\n{end}\nafter\n"
     assert report.placed(new or "", "new") == new
     assert report.placed("no markers", "new") is None
-    assert report.placed(report.BEGIN, "new") is None
+    assert report.placed(begin, "new") is None
 
 
 @pytest.mark.parametrize(

@@ -12,6 +12,7 @@ import pytest
 import torch
 
 from xent.backends import torch_products
+from xent.bench.report import marks
 
 
 @pytest.fixture
@@ -121,12 +122,13 @@ def test_a_page_has_the_largest_error_of_all_kernels(heads, tmp_path):
         return {"instructions": instructions, "versions": versions, "linear": [line]}
 
     page = tmp_path / "page.md"
-    page.write_text(f"before\n{heads.BEGIN}\nold\n{heads.END}\nafter\n", encoding="utf-8")
+    begin, end = marks(heads.MARKS)
+    page.write_text(f"before\n{begin}\nold\n{end}\nafter\n", encoding="utf-8")
     record = {"seed": 7, "runs": [run("v3", 1.04e-3), run(None, "inf")]}
     heads.write_page(page, record)
     text = page.read_text(encoding="utf-8")
-    assert text.startswith(f"before\n{heads.BEGIN}\n")
-    assert text.endswith(f"{heads.END}\nafter\n")
+    assert text.startswith(f"before\n{begin}\n")
+    assert text.endswith(f"{end}\nafter\n")
     assert "old" not in text
     assert "kernels: v3, none" in text
     assert "| N = 2 | dhidden | 1.05e-3 | 1.00e-3 | 1.00e-2 | inf! |" in text

@@ -27,6 +27,8 @@ import command
 
 pytestmark = pytest.mark.usefixtures("own_folder")
 
+MARKS = "\n".join(words.marks())
+
 
 @pytest.fixture
 def asked(monkeypatch: pytest.MonkeyPatch) -> list[Any]:
@@ -48,7 +50,7 @@ def call(*arguments: str) -> Result:
 def test_a_toy_run_prints_and_writes_all(own_folder: Path) -> None:
     """The whole way, with a real process for each peer."""
     page = own_folder / "page.md"
-    page.write_text(f"# Page\n\n{words.BEGIN}\n{words.END}\n", encoding="utf-8")
+    page.write_text(f"# Page\n\n{MARKS}\n", encoding="utf-8")
     files = ["--json", "found.json", "--figure", "ratios.svg", "--page", "page.md"]
     what = ["--case", "6x11-float32", "--peer", "torch", "--peer", "scipy", "--threads", "1"]
     result = call(*what, "--seconds", "0", "--seed", "7", *files)
@@ -68,7 +70,7 @@ def test_a_toy_run_prints_and_writes_all(own_folder: Path) -> None:
     told = ["Measurements: found.json", "Picture: ratios.svg", "Page: page.md"]
     assert result.stdout.splitlines()[-3:] == told
 
-    page.write_text(f"{words.BEGIN}{words.END}", encoding="utf-8")
+    page.write_text(MARKS, encoding="utf-8")
     again = call("--from", "found.json", "--page", "page.md")
     assert again.exit_code == 0
     assert words.markdown(report) in page.read_text(encoding="utf-8")

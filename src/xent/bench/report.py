@@ -10,7 +10,6 @@ from xent.bench.cases import BOTH, FORWARD, QUANTITIES
 from xent.bench.peers import OURS_IN_PLACE, OURS_NUMPY, PEERS
 from xent.bench.records import OURS, Check, Measurement, Report, Spread
 
-BEGIN, END = "<!-- begin: xent bench -->", "<!-- end: xent bench -->"
 FLOORS = ("sum", "copy", "clone", "product", "three products")
 UNITS = ((1.0, "s"), (1e-3, "ms"), (1e-6, "µs"), (1e-9, "ns"))
 WAITED = 0.05  # of the time; what is more is told
@@ -148,10 +147,16 @@ def markdown(report: Report) -> str:
     return "\n\n".join(parts)
 
 
-def placed(page: str, text: str) -> str | None:
-    """The page with the text between its markers; None where it has none."""
-    before, begin, rest = page.partition(BEGIN)
-    _, end, after = rest.partition(END)
+def marks(name: str = "xent bench") -> tuple[str, str]:
+    """The lines of a page between which the text of a name is."""
+    return f"<!-- begin: {name} -->", f"<!-- end: {name} -->"
+
+
+def placed(page: str, text: str, name: str = "xent bench") -> str | None:
+    """The page with the text between the marks of a name; None where it has none."""
+    first, last = marks(name)
+    before, begin, rest = page.partition(first)
+    _, end, after = rest.partition(last)
     return f"{before}{begin}\n\n{text}\n\n{end}{after}" if begin and end else None
 
 

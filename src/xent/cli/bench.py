@@ -47,10 +47,10 @@ def _report_file(context: click.Context, option: click.Parameter, file: Path | N
 
 def _page_file(context: click.Context, option: click.Parameter, file: Path | None) -> Path | None:
     """The page, refused where it has no place for the tables."""
-    from xent.bench.report import BEGIN, END, placed
+    from xent.bench.report import marks, placed
 
     if file is not None and placed(file.read_text(encoding="utf-8"), "") is None:
-        raise click.BadParameter(f"{file} has no lines {BEGIN} and {END}")
+        raise click.BadParameter(f"{file} has no lines {' and '.join(marks())}")
     return file
 
 
