@@ -351,8 +351,8 @@ def report(results: dict[str, Any]) -> str:
         [
             "### The model and this machine",
             f"A float32 head of {case}, forward and backward, classes split; {results['cores']} "
-            f"cores, shared with other work (a load of {results['load']:.0f}): medians of 40 "
-            "and, of collectives alone, of 15. What else runs here is most of the error.",
+            f"cores, a load of {results['load']:.0f} before: medians of 40 and, of collectives "
+            "alone, of 15.",
             table(checked(results)),
             "### Linear head, bfloat16, D = 4,096, on H100s",
             table(heads()),
