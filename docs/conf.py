@@ -1,5 +1,6 @@
 """How Sphinx builds these pages: `./dev docs`."""
 
+import re
 import sys
 from pathlib import Path
 
@@ -35,3 +36,15 @@ nb_execution_raise_on_error = True
 nb_execution_timeout = 120
 nb_execution_show_tb = True
 nb_merge_streams = True
+
+
+def _named(app, what, name, thing, options, signature, returned):
+    """Types that have a name here, by it: in a union Sphinx writes how it holds them."""
+    return tuple(
+        text and re.sub(r"TypeAliasForwardRef\('(\w+)'\)", r"\1", text)
+        for text in (signature, returned)
+    )
+
+
+def setup(app):
+    app.connect("autodoc-process-signature", _named)

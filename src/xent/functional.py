@@ -34,7 +34,7 @@ def cross_entropy(
     r"""Cross entropy of softmax(logits) relative to a target, in nats.
 
     What `torch.nn.functional.cross_entropy` computes, to the last digit also where the loss is
-    small:
+    small::
 
         -log(softmax(logits, axis=1))[arange(N), target].mean()
 

@@ -37,7 +37,7 @@ def linear_cross_entropy(
 ) -> Array:
     """Cross entropy of the logits of a linear layer, in nats, without ever storing them.
 
-    What `torch.nn.functional.linear_cross_entropy` computes, a few rows or classes at a time:
+    What `torch.nn.functional.linear_cross_entropy` computes, a few rows or classes at a time::
 
         cross_entropy(hidden @ linear_weight.T + linear_bias, target)
 
