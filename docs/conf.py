@@ -22,7 +22,7 @@ html_title = "xent"
 html_math_renderer = "mathml"
 html_copy_source = html_show_sourcelink = False
 html_static_path = ["_static"]
-html_css_files = ["math.css"]
+html_css_files = ["pages.css"]
 
 autodoc_typehints = "signature"
 autodoc_member_order = "bysource"
