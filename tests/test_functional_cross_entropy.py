@@ -294,9 +294,13 @@ def test_every_option_where_nothing_cancels(problem, more, soft, seed):
     # What the terms of a difference may be away from the result that is left of them.
     largest = float(np.max(np.abs(np.asarray(loss_right, float)), initial=1))
     floor = 2e-14 * largest
+    # Where p and a target that is no class are near, float32 has what it has of them.
+    cancels = soft or more.get("label_smoothing", 0) > 0
+    of_terms = 2.0**-22 * np.max(weight if weight is not None else 1, initial=1)
+    left = of_terms if cancels and not double else floor
     for loss, dlogits in losses_and_gradients(problem):
         assert_within(loss, loss_right, 4 if double else LOSS[dtype], floor)
-        assert_within(dlogits, right, 6 if double else GRADIENT[dtype], floor)
+        assert_within(dlogits, right, 6 if double else GRADIENT[dtype], left)
     for loss, dlogits in losses_and_gradients(problem, xent.Plan(accurate=True)):
         assert_within(loss, loss_right, 4 if double else 0.51, floor)
         assert_within(dlogits, right, 6 if double else 0.51, floor)
